@@ -1,0 +1,382 @@
+"""Who spends: tenant, user and feature from OpenTelemetry baggage.
+
+    with attribute(tenant="acme", user="u-17"):
+        ...
+
+    @feature("competitive-analysis")
+    def analyse(...): ...
+
+Both also work as `async with` and on coroutine functions and (async) generators. The plain
+OpenTelemetry way works as
+well: `baggage.set_baggage("tenant.id", "acme")`.
+
+Baggage has no provenance: what came in over the network looks like what this process set.
+`mark_incoming` remembers what a propagator extracted, and `current_attribution` does not believe it
+unless the settings say so.
+"""
+
+import functools
+import hashlib
+import inspect
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import Token
+from types import MappingProxyType, MethodType, TracebackType
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar, cast
+
+from opentelemetry import baggage, context, trace
+from opentelemetry.context import Context
+
+from spanledger.api import names
+from spanledger.api.guard import say_once
+from spanledger.api.values import EMPTY, NOBODY, Attribution
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+LONGEST_VALUE: Final = 256
+"""Characters of a tenant, user or feature; a longer value keeps its start and a hash of the
+whole.
+"""
+
+_USE_KEY: Final = context.create_key("spanledger-feature-use")
+_INCOMING_KEY: Final = context.create_key("spanledger-incoming-baggage")
+_KEPT_KEY: Final = context.create_key("spanledger-kept-attribution")
+
+
+class _Keys(NamedTuple):
+    """Which baggage keys are read."""
+
+    extra: tuple[str, ...] = ()
+    trust_incoming: bool = False
+
+    def stripped(self) -> frozenset[str]:
+        return frozenset((*names.BAGGAGE_ALIASES, *names.BAGGAGE_ALIASES.values(), *self.extra))
+
+
+_keys = _Keys()
+_stripped = _keys.stripped()
+
+
+def configure_attribution(*, extra: tuple[str, ...] = (), trust_incoming: bool = False) -> None:
+    """Set which further baggage keys are read, and whether baggage from the network is believed."""
+    global _keys, _stripped  # noqa: PLW0603 - set once at start
+    _keys = _Keys(extra, trust_incoming)
+    _stripped = _keys.stripped()
+
+
+# -- reading
+# -----------------------------------------------------------------------------------------------
+
+
+def current_attribution(ctx: Context | None = None) -> Attribution:
+    """The attribution of a paid call that starts now."""
+    if ctx is None:
+        ctx = context.get_current()
+    entries = _entries(ctx)
+    use = context.get_value(_USE_KEY, ctx)
+    if use is None:
+        span = trace.get_current_span(ctx).get_span_context()
+        use = f"{span.trace_id:032x}" if span.is_valid else None
+    if not entries:
+        return NOBODY if use is None else Attribution(use_id=cast("str", use))
+    incoming = None if _keys.trust_incoming else context.get_value(_INCOMING_KEY, ctx)
+    if incoming:
+        entries = _believed(entries, cast("Mapping[str, object]", incoming))
+    get = entries.get
+    return Attribution(
+        _clean(get("tenant.id") or get("tenant")),
+        _clean(get("user.id") or get("user")),
+        _clean(get("feature.name") or get("feature")),
+        cast("str | None", use),
+        MappingProxyType({key: value for key in _keys.extra if (value := _clean(get(key)))})
+        if _keys.extra
+        else EMPTY,
+    )
+
+
+def _entries(ctx: Context) -> Mapping[str, object]:
+    """The baggage, and what was taken out of it to keep it from a provider."""
+    entries = baggage.get_all(ctx)
+    kept = cast("Mapping[str, object] | None", context.get_value(_KEPT_KEY, ctx))
+    return {**kept, **entries} if kept else entries
+
+
+def _believed(
+    entries: Mapping[str, object], incoming: Mapping[str, object]
+) -> Mapping[str, object]:
+    # The same object, not an equal one: an application may set for itself what also came in.
+    ignored = [
+        key for key, value in entries.items() if incoming.get(key) is value and key in _stripped
+    ]
+    if not ignored:
+        return entries
+    say_once(
+        "attribution",
+        "incoming baggage",
+        "baggage %s came in over the network and is not believed. If a gateway you trust sets it "
+        'and strips it from the outside, set trust_incoming = "always" under [attribution] '
+        "(or SPANLEDGER_TRUST_INCOMING=always); "
+        "otherwise set it in this process with spanledger.api.attribute(...)",
+        ", ".join(sorted(ignored)),
+    )
+    return {key: value for key, value in entries.items() if key not in ignored}
+
+
+def _clean(value: object) -> str | None:
+    """`value` as a label: text on one line, bounded in length."""
+    if value is None or value == "":
+        return None
+    text = value if type(value) is str else str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text).strip()
+    if len(text) > LONGEST_VALUE:
+        text = f"{text[: LONGEST_VALUE - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text or None
+
+
+# -- keeping it from others
+# --------------------------------------------------------------------------------
+
+
+def without_attribution(ctx: Context) -> Context:
+    """`ctx` with the attribution keys, and only those, taken out of its baggage.
+
+    `current_attribution` finds them there all the same: a metered function makes paid calls itself.
+    """
+    entries = baggage.get_all(ctx)
+    if not entries or _stripped.isdisjoint(entries):
+        return ctx
+    kept = {key: value for key, value in _entries(ctx).items() if key in _stripped}
+    ctx = context.set_value(_KEPT_KEY, kept, baggage.clear(ctx))
+    for key, value in entries.items():
+        if key not in _stripped:
+            ctx = baggage.set_baggage(key, value, ctx)
+    return ctx
+
+
+def mark_incoming(ctx: Context) -> Context:
+    """`ctx`, as a propagator extracted it, with its baggage remembered as having come over the
+    network.
+    """
+    entries = baggage.get_all(ctx)
+    return context.set_value(_INCOMING_KEY, dict(entries), ctx) if entries else ctx
+
+
+# -- setting
+# -----------------------------------------------------------------------------------------------
+
+
+class attribute:  # noqa: N801 - reads as a statement
+    """Attribute the paid calls inside to a tenant, user and feature; `extra` sets further baggage
+    keys.
+
+    A context manager (sync and async) and a decorator (functions, coroutine functions, generators
+    of both kinds). What is None is left as it is. Nothing set here reaches a provider.
+    """
+
+    __slots__ = ("_entered", "_entries")
+
+    def __init__(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        feature: str | None = None,
+        **extra: str,
+    ) -> None:
+        given = {names.TENANT: tenant, names.USER: user, names.FEATURE: feature, **extra}
+        self._entries = {key: value for key, value in given.items() if value is not None}
+        self._entered: list[tuple[Token[Context], Context]] = []
+
+    def _context(self) -> Context:
+        ctx = context.get_current()
+        for key, value in self._entries.items():
+            ctx = baggage.set_baggage(key, value, ctx)
+        if incoming := cast("Mapping[str, object] | None", context.get_value(_INCOMING_KEY, ctx)):
+            # Said here, it is this process's word, even where it repeats what came in.
+            kept = {key: value for key, value in incoming.items() if key not in self._entries}
+            ctx = context.set_value(_INCOMING_KEY, kept, ctx)
+        return ctx
+
+    def __enter__(self) -> Self:
+        entered = Context(self._context())  # a copy: `left` knows it by its identity
+        self._entered.append((context.attach(entered), entered))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        context.detach(left(self._entered))
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, tb)
+
+    def __call__(self, function: F) -> F:
+        return _wrap(function, self._context)
+
+
+class feature(attribute):  # noqa: N801 - reads as a statement
+    """Attribute the paid calls inside to a feature, and count them as one use of it.
+
+    As a decorator: each call of the function is one use. Entering the same feature inside itself is
+        the same use.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(feature=name)
+
+    def _context(self) -> Context:
+        now = context.get_current()
+        if (
+            context.get_value(_USE_KEY, now)
+            and _entries(now).get(names.FEATURE) == self._entries[names.FEATURE]
+        ):
+            return now
+        return context.set_value(_USE_KEY, os.urandom(16).hex(), super()._context())
+
+
+def left(entered: list[tuple[T, Context]]) -> T:
+    """Take out of `entered` what was entered in the current context, else what was entered last.
+
+    An object may be the subject of `with` in many threads and tasks at once: each leaves its own.
+    """
+    now = context.get_current()
+    entry = next((entry for entry in reversed(entered) if entry[1] is now), entered[-1])
+    entered.remove(entry)
+    return entry[0]
+
+
+@contextmanager
+def attached(ctx: Context) -> Generator[None]:
+    """`ctx` as the current context."""
+    token = context.attach(ctx)
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _wrap(function: F, make_context: Callable[[], Context]) -> F:
+    """`function`, running in the context that `make_context` gives when it is called.
+
+    Generators get that context for each of their steps only: between two steps their consumer
+    runs, in its own.
+    """
+
+    def within(*args: Any, **kwargs: Any) -> Any:
+        with attached(make_context()):
+            return function(*args, **kwargs)
+
+    async def within_async(*args: Any, **kwargs: Any) -> Any:
+        with attached(make_context()):
+            return await function(*args, **kwargs)
+
+    if isinstance(function, classmethod | staticmethod):
+        return cast("F", type(function)(_wrap(function.__func__, make_context)))
+    if inspect.isasyncgenfunction(function):
+        return cast("F", Decorated(function, lambda made: async_steps(made, make_context())))
+    if inspect.isgeneratorfunction(function):
+        return cast("F", Decorated(function, lambda made: steps(made, make_context())))
+    wrapper = within_async if inspect.iscoroutinefunction(function) else within
+    return cast("F", functools.wraps(function)(wrapper))
+
+
+class Decorated:
+    """A decorated generator function; `inspect`, `pickle` and `copy` take it for the function.
+
+    It is not one itself, whose body would begin with the first step: what its caller is attributed
+    to is read when it is called.
+    """
+
+    def __init__(self, function: Callable[..., Any], follow: Callable[[Any], Any]) -> None:
+        functools.update_wrapper(self, function)
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):  # what makes it "function-like"
+            setattr(self, name, getattr(function, name, None))
+        self._function = function
+        self._follow = follow
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._follow(self._function(*args, **kwargs))
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        return cast("str", getattr(self, "__qualname__"))  # noqa: B009 - set by update_wrapper
+
+
+class Steps(Protocol):
+    """What `steps` needs of a generator."""
+
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, error: BaseException, /) -> Any: ...
+    def close(self) -> object: ...
+
+
+class AsyncSteps(Protocol):
+    """What `async_steps` needs of an asynchronous generator."""
+
+    def __anext__(self) -> Awaitable[Any]: ...
+    def asend(self, value: Any, /) -> Awaitable[Any]: ...
+    def athrow(self, error: BaseException, /) -> Awaitable[Any]: ...
+    def aclose(self) -> Awaitable[object]: ...
+
+
+def steps(inner: Steps, ctx: Context) -> Generator[Any, Any, Any]:
+    """A generator that takes the steps of `inner` in `ctx`."""
+    step: Callable[[], Any] = inner.__next__
+    try:
+        while True:
+            try:
+                with attached(ctx):
+                    item = step()
+            except StopIteration as stop:
+                return stop.value
+            try:
+                sent = yield item
+                step = functools.partial(inner.send, sent)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
+                step = functools.partial(inner.throw, error)
+    finally:
+        with attached(ctx):
+            inner.close()
+
+
+async def async_steps(inner: AsyncSteps, ctx: Context) -> AsyncGenerator[Any, Any]:
+    """An asynchronous generator that takes the steps of `inner` in `ctx`."""
+    step: Callable[[], Awaitable[Any]] = inner.__anext__
+    try:
+        while True:
+            try:
+                with attached(ctx):
+                    item = await step()
+            except StopAsyncIteration:
+                return
+            try:
+                sent = yield item
+                step = functools.partial(inner.asend, sent)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
+                step = functools.partial(inner.athrow, error)
+    finally:
+        with attached(ctx):
+            await inner.aclose()
