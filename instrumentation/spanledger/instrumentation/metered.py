@@ -1,0 +1,390 @@
+"""Any other paid function: a decorator and a context manager.
+
+    @metered(provider="geocoder", operation="geocode", cost="0.005")
+    def geocode(address): ...
+
+    with metered(provider="tavily", operation="search") as call:
+        call.result = requests.post(...).json()
+        call.credits = call.result["usage"]["credits"]
+
+What a use costs is said by one of `cost` (USD), `credits`, `usage`; each may be a value or a
+function of the result. For a generator the result is the last item it yields.
+"""
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, TypeVar, cast
+
+from opentelemetry import context
+from opentelemetry.context import Context
+
+from spanledger.api.attribution import Decorated, async_steps, attached, left, steps
+from spanledger.api.errors import ConfigurationError
+from spanledger.api.guard import swallow
+from spanledger.api.values import Usage, count, decimal_amount
+from spanledger.instrumentation.call import Call, Reading, Request
+from spanledger.instrumentation.pipeline import (
+    Failed,
+    Flow,
+    admission,
+    advance,
+    advance_async,
+    paid_call,
+    run,
+    run_async,
+    start,
+    unbilled,
+)
+from spanledger.instrumentation.shared import data_call
+from spanledger.instrumentation.streams import LiveStream
+
+F = TypeVar("F", bound=Callable[..., Any])
+Amount = int | float | str | Decimal
+Said = Amount | Callable[[Any], Any] | None
+
+
+class metered:  # noqa: N801 - reads as a statement
+    """Meter a paid function, or a block, as one paid call a use.
+
+    Args:
+        provider: whose API it is; the books and the price of its credits go by it.
+        operation: what is done there, a low-cardinality name.
+        model: the model that is asked for, where there is one.
+        cost: USD of one use, or a function of the result that gives it.
+        credits: credits of one use, or a function of the result that gives them.
+        usage: a function of the result that gives a `spanledger.api.Usage`.
+
+    A call that raises is booked as billed and estimated, unless its error says that it was not sent
+    (a refused connection) or not billed (an HTTP status of 4xx).
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        operation: str,
+        model: str | None = None,
+        cost: Said = None,
+        credits: Said = None,
+        usage: Callable[[Any], Usage | None] | None = None,
+    ) -> None:
+        self._says = _Says(cost, credits, usage)
+        self._request = Request(provider, operation, model, known=self._says.known())
+        self._entered: list[tuple[Block, Context]] = []
+
+    # -- decorator
+    # -----------------------------------------------------------------------------------------
+
+    def __call__(self, function: F) -> F:
+        request, says = self._request, self._says
+        if isinstance(function, classmethod | staticmethod):
+            return cast("F", type(function)(self(function.__func__)))
+        if inspect.isasyncgenfunction(function):
+            return cast("F", Decorated(function, lambda made: _follow_async(made, request, says)))
+        if inspect.isgeneratorfunction(function):
+            return cast("F", Decorated(function, lambda made: _follow(made, request, says)))
+        wrap = _metered_coroutine if inspect.iscoroutinefunction(function) else _metered_function
+        return cast("F", functools.wraps(function)(wrap(function, request, says)))
+
+    # -- context manager
+    # -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Block":
+        block = Block(self._says)
+        call = start(self._request)
+        if call is not None:
+            block.flow = paid_call(call, _Completion(block), nowait=False)
+            advance(block.flow)
+        self._entered.append((block, context.get_current()))
+        return block
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._leave(error)
+
+    async def __aenter__(self) -> "Block":
+        block = Block(self._says)
+        call = start(self._request)
+        if call is not None:
+            block.flow = paid_call(call, _Completion(block), nowait=True)
+            await advance_async(block.flow)
+        self._entered.append((block, context.get_current()))
+        return block
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        block = left(self._entered)
+        if block.flow is not None:
+            advance(block.flow, block.result if error is None else Failed(error))
+
+
+class _Says:
+    """What the user said a use costs."""
+
+    def __init__(
+        self, cost: Said, credits_: Said, usage: Callable[[Any], Usage | None] | None
+    ) -> None:
+        self.cost = _checked(cost, "cost")
+        self.credits = _checked(credits_, "credits")
+        self.usage = usage
+
+    def known(self) -> Usage | None:
+        """What is known before the call, where cost or credits are values."""
+        cost = None if callable(self.cost) else decimal_amount(self.cost)
+        used = None if callable(self.credits) else decimal_amount(self.credits)
+        return None if cost is None and used is None else Usage(credits=used, reported_cost=cost)
+
+    def reading(self, result: Any) -> Reading:
+        """What is known after it."""
+        with swallow("what @metered says of a result"):
+            if self.usage is not None and (usage := self.usage(result)) is not None:
+                return Reading(_checked_usage(usage))
+            cost = self.cost(result) if callable(self.cost) else self.cost
+            used = self.credits(result) if callable(self.credits) else self.credits
+            said = Usage(credits=decimal_amount(used), reported_cost=decimal_amount(cost))
+            if said.credits is not None or said.reported_cost is not None:
+                return Reading(said)
+        return Reading(_UNSAID)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """Book a use that raised."""
+        known = (self.known() or _UNSAID)._replace(estimated=True)
+        call.fail(error, Reading(known), unbilled=unbilled(error))
+
+
+_UNSAID: Final = Usage(unpriced=("usage",))
+
+
+def _checked_usage(usage: object) -> Usage:
+    """What a user's function gave, with what is no amount taken out and named as unpriced."""
+    if not isinstance(usage, Usage):
+        raise TypeError(f"usage gave a {type(usage).__name__}, not a spanledger.api.Usage")
+    amounts = {
+        unit: decimal_amount(value) if (amount := count(value)) is None else amount
+        for unit, value in usage.units.items()
+    }
+    return usage._replace(
+        units={unit: amount for unit, amount in amounts.items() if amount is not None},
+        credits=decimal_amount(usage.credits),
+        reported_cost=decimal_amount(usage.reported_cost),
+        unpriced=(*usage.unpriced, *(unit for unit, amount in amounts.items() if amount is None)),
+    )
+
+
+class Block(_Says):
+    """A metered block: set `result`, or `cost` (USD) or `credits`, when they are known."""
+
+    def __init__(self, says: _Says) -> None:
+        super().__init__(says.cost, says.credits, says.usage)
+        self.result: Any = None
+        self.flow: Flow | None = None
+
+
+def _checked(said: Said, key: str) -> Said:
+    if said is not None and not callable(said) and decimal_amount(said) is None:
+        raise ConfigurationError(
+            f"is {said!r}",
+            source="@metered",
+            key=key,
+            remedy='Give a non-negative number, text such as "0.005", or a function of the result.',
+        )
+    return said
+
+
+class _Completion:
+    """What happens to the result of one use."""
+
+    __slots__ = ("_says",)
+
+    def __init__(self, says: _Says) -> None:
+        self._says = says
+
+    def completed(self, call: Call, result: Any) -> Any:
+        call.finish(self._says.reading(result))
+        return result
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        self._says.failed(call, error)
+
+    def error_detail(self, error: BaseException) -> object:
+        return None  # another process makes the call itself
+
+    def error_from(self, detail: object) -> BaseException | None:
+        return None
+
+
+Function = Callable[..., Any]
+
+
+def _content(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {"args": list(args), "kwargs": kwargs}
+
+
+def _metered_function(function: Function, request: Request, says: _Says) -> Function:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = start(request)
+        if call is None:
+            return function(*args, **kwargs)
+        flow = data_call(call, _Completion(says), _content(args, kwargs), nowait=False)
+        return run(flow, lambda: function(*args, **kwargs))
+
+    return wrapper
+
+
+def _metered_coroutine(function: Function, request: Request, says: _Says) -> Function:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = start(request)
+        if call is None:
+            return await function(*args, **kwargs)
+        flow = data_call(call, _Completion(says), _content(args, kwargs), nowait=True)
+        return await run_async(flow, lambda: function(*args, **kwargs))
+
+    return wrapper
+
+
+# -- generators
+# ------------------------------------------------------------------------------------------------
+
+
+class _LastItem:
+    """Reads the items of a metered generator: the last one is its result."""
+
+    complete = False
+
+    def __init__(self, says: _Says) -> None:
+        self._says = says
+        self._item: Any = None
+
+    def observe(self, chunk: Any) -> bool:
+        self._item = chunk
+        return True
+
+    def reading(self) -> Reading:
+        return self._says.reading(self._item)
+
+
+def _follow(inner: Generator[Any, Any, Any], request: Request, says: _Says) -> Any:
+    return steps(_Items(inner, request, says), context.get_current())
+
+
+def _follow_async(inner: AsyncGenerator[Any, Any], request: Request, says: _Says) -> Any:
+    return async_steps(_AsyncItems(inner, request, says), context.get_current())
+
+
+class _Use:
+    """One use of a generator: a paid call from its first step to its last."""
+
+    def __init__(self, request: Request, says: _Says) -> None:
+        self._request = request
+        self._says = says
+        self._begun = False
+        self._within = context.get_current()
+        self._call: Call | None = None
+        self._live: LiveStream | None = None
+
+    def _begin(self, *, nowait: bool) -> Flow:
+        self._begun = True
+        call = start(self._request)
+        if call is not None:
+            yield from admission(call, nowait=nowait)
+            self._call, self._within = call, call.context()
+            self._live = LiveStream(call, _LastItem(self._says), None)
+
+    def _seen(self, item: Any) -> Any:
+        if self._live is not None:
+            self._live.watch(item)
+        return item
+
+    def _ended(self, error: BaseException | None = None) -> None:
+        if self._call is not None and error is not None:
+            self._says.failed(self._call, error)
+        if self._live is not None:
+            self._live.end()
+
+    def _closed(self) -> None:
+        if self._live is not None:
+            self._live.dropped()
+
+
+class _Items(_Use):
+    """A metered generator, as `steps` takes it."""
+
+    def __init__(self, inner: Generator[Any, Any, Any], request: Request, says: _Says) -> None:
+        super().__init__(request, says)
+        self._inner = inner
+
+    def _step(self, step: Callable[[], Any]) -> Any:
+        if not self._begun:
+            advance(self._begin(nowait=False))
+        try:
+            with attached(self._within):
+                item = step()
+        except StopIteration:
+            self._ended()
+            raise
+        except BaseException as error:
+            self._ended(error)
+            raise
+        return self._seen(item)
+
+    def __next__(self) -> Any:
+        return self._step(self._inner.__next__)
+
+    def send(self, value: Any) -> Any:
+        return self._step(lambda: self._inner.send(value))
+
+    def throw(self, error: BaseException) -> Any:
+        return self._step(lambda: self._inner.throw(error))
+
+    def close(self) -> None:
+        self._closed()
+        self._inner.close()
+
+
+class _AsyncItems(_Use):
+    """A metered asynchronous generator, as `async_steps` takes it."""
+
+    def __init__(self, inner: AsyncGenerator[Any, Any], request: Request, says: _Says) -> None:
+        super().__init__(request, says)
+        self._inner = inner
+
+    async def _step(self, step: Callable[[], Awaitable[Any]]) -> Any:
+        if not self._begun:
+            await advance_async(self._begin(nowait=True))
+        try:
+            with attached(self._within):
+                item = await step()
+        except StopAsyncIteration:
+            self._ended()
+            raise
+        except BaseException as error:
+            self._ended(error)
+            raise
+        return self._seen(item)
+
+    async def __anext__(self) -> Any:
+        return await self._step(self._inner.__anext__)
+
+    async def asend(self, value: Any) -> Any:
+        return await self._step(lambda: self._inner.asend(value))
+
+    async def athrow(self, error: BaseException) -> Any:
+        return await self._step(lambda: self._inner.athrow(error))
+
+    async def aclose(self) -> None:
+        self._closed()
+        await self._inner.aclose()

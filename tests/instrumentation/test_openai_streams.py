@@ -1,0 +1,324 @@
+"""OpenAI streams: however they end, they end in exactly one charge."""
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from books import Books
+from openai_endpoint import (
+    CHAT_NANO_USD,
+    MESSAGES,
+    RESPONSE_USAGE,
+    Endpoint,
+    Pieces,
+    chunks,
+    response,
+    sse,
+    streaming,
+)
+
+CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}
+STREAM = {**CHAT, "stream": True}
+ASKED = {**STREAM, "stream_options": {"include_usage": True}}
+
+
+def responses_stream() -> Endpoint:
+    """The events of the Responses API that matter here."""
+    created = response("gpt-5", None, status="in_progress", output=[])
+    item = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "in_progress",
+        "content": [],
+    }
+    part = {"type": "output_text", "text": "", "annotations": []}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": created},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.content_part.added", **where, "part": part},
+        *(
+            {"type": "response.output_text.delta", **where, "delta": "fish", "logprobs": []}
+            for _ in range(3)
+        ),
+        {"type": "response.completed", "response": response("gpt-5", RESPONSE_USAGE)},
+    ]
+    events = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    pieces = sse(events, named=True)
+    headers = {"content-type": "text/event-stream"}
+    return Endpoint(lambda _: httpx2.Response(200, headers=headers, stream=Pieces(pieces)))
+
+
+# -- read to the end -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arguments", "seen"), [(STREAM, 3), (ASKED, 4)], ids=["unasked", "asked"])
+def test_usage_is_asked_for_and_only_its_asker_sees_it(
+    books: Books, arguments: dict[str, Any], seen: int
+) -> None:
+    endpoint = streaming()
+    got = list(endpoint.client().chat.completions.create(**arguments))
+    assert len(got) == seen
+    assert endpoint.body["stream_options"] == {"include_usage": True}
+    row = books.row()
+    assert (row.nano_usd, row.cost_status) == (CHAT_NANO_USD, "exact")
+    assert row.first_chunk_ms is not None
+    assert row.latency_ms is not None
+    assert row.first_chunk_ms <= row.latency_ms
+    span = books.span()
+    assert span.attributes is not None
+    assert "gen_ai.response.time_to_first_chunk" in span.attributes
+
+
+@pytest.mark.parametrize(("arguments", "seen"), [(STREAM, 3), (ASKED, 4)], ids=["unasked", "asked"])
+async def test_the_same_async(books: Books, arguments: dict[str, Any], seen: int) -> None:
+    client = streaming().client(openai.AsyncOpenAI)
+    got = [chunk async for chunk in await client.chat.completions.create(**arguments)]
+    assert len(got) == seen
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_other_stream_options_of_the_user_stay(books: Books) -> None:
+    endpoint = streaming()
+    options = {"include_usage": False, "include_obfuscation": False}
+    assert (
+        len(list(endpoint.client().chat.completions.create(**STREAM, stream_options=options))) == 3
+    )
+    assert endpoint.body["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert options == {"include_usage": False, "include_obfuscation": False}
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_a_provider_that_states_usage_unasked_is_not_asked(books: Books) -> None:
+    endpoint = streaming(model="mistral-small-latest")
+    client = endpoint.client(base_url="https://api.mistral.ai/v1")
+    list(client.chat.completions.create(**{**STREAM, "model": "mistral-small-latest"}))
+    assert "stream_options" not in endpoint.body
+    assert (books.row().provider, books.row().cost_status) == ("mistral_ai", "estimated")
+
+
+def test_stream_helper(books: Books) -> None:
+    with streaming().client().chat.completions.stream(**CHAT) as stream:
+        events = list(stream)
+        assert stream.get_final_completion().choices[0].message.content == "word0 word1 "
+    assert events
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+async def test_stream_helper_async(books: Books) -> None:
+    client = streaming().client(openai.AsyncOpenAI)
+    async with client.chat.completions.stream(**CHAT) as stream:
+        assert [event async for event in stream]
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_raw_response_parsed_into_a_stream(books: Books) -> None:
+    raw = streaming().client().chat.completions.with_raw_response.create(**STREAM)
+    assert len(list(raw.parse())) == 3
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_lines_read_past_the_sdk_are_not_added_to(books: Books) -> None:
+    endpoint = streaming()
+    with endpoint.client().chat.completions.with_streaming_response.create(**STREAM) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert len(lines) == 4  # three chunks and [DONE]
+    assert "stream_options" not in endpoint.body
+    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 3)
+
+
+def test_lines_read_past_the_sdk_state_usage_where_it_was_asked_for(books: Books) -> None:
+    with streaming().client().chat.completions.with_streaming_response.create(**ASKED) as answer:
+        list(answer.iter_lines())
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+async def test_lines_read_past_the_sdk_async(books: Books) -> None:
+    client = streaming().client(openai.AsyncOpenAI)
+    async with client.chat.completions.with_streaming_response.create(**ASKED) as answer:
+        assert [line async for line in answer.iter_lines()]
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_responses_stream(books: Books) -> None:
+    events = list(
+        responses_stream().client().responses.create(input="x", model="gpt-5", stream=True)
+    )
+    assert events[-1].type == "response.completed"
+    assert books.row().nano_usd == 300 * 1250 + 100 * 125 + 90 * 10000
+
+
+def test_responses_stream_helper(books: Books) -> None:
+    with responses_stream().client().responses.stream(input="x", model="gpt-5") as stream:
+        assert list(stream)
+    assert books.row().nano_usd == 300 * 1250 + 100 * 125 + 90 * 10000
+
+
+# -- ended early ---------------------------------------------------------------------------------------------
+
+
+def close(stream: Any) -> None:
+    next(stream)
+    stream.close()
+
+
+def leave(stream: Any) -> None:
+    with stream:
+        for _ in stream:
+            break
+
+
+def drop(stream: Any) -> None:
+    next(stream)
+
+
+def drop_unread(stream: Any) -> None:
+    assert stream
+
+
+@pytest.mark.parametrize("end", [close, leave, drop])
+def test_a_stream_ended_early_is_one_estimated_charge(
+    books: Books, end: Callable[[Any], None]
+) -> None:
+    end(streaming(n=20).client().chat.completions.create(**STREAM))
+    books.collect()
+    row = books.row()
+    assert (row.cost_status, row.outcome, row.output_tokens) == ("estimated", "ok", 1)
+    assert row.input_tokens
+    books.span()
+
+
+def test_a_dropped_unread_stream_is_one_estimated_charge(books: Books) -> None:
+    drop_unread(streaming().client().chat.completions.create(**STREAM))
+    books.collect()
+    assert books.row().cost_status == "estimated"
+
+
+@pytest.mark.parametrize("how", ["close", "aclose", "drop"])
+async def test_an_async_stream_ended_early_is_one_estimated_charge(books: Books, how: str) -> None:
+    client = streaming(n=20).client(openai.AsyncOpenAI)
+    stream = await client.chat.completions.create(**STREAM)
+    await anext(stream)
+    if how == "drop":
+        del stream
+        books.collect()
+        await asyncio.sleep(0.05)
+    else:
+        await getattr(stream, how)()
+    books.collect()
+    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 1)
+    books.span()
+
+
+def test_a_whole_body_from_a_transport_that_streams_nothing(books: Books) -> None:
+    """A cache or a mock hands over everything at once: the response is closed from the start."""
+    content = b"".join(sse(chunks(5, usage=None)))
+    headers = {"content-type": "text/event-stream"}
+    endpoint = Endpoint(lambda _: httpx2.Response(200, headers=headers, content=content))
+    stream = endpoint.client().chat.completions.create(**STREAM)
+    next(stream)
+    stream.close()
+    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 1)
+
+
+def test_a_raw_response_can_still_be_pickled(books: Books) -> None:
+    content = b"".join(sse(chunks(5, usage=None)))
+    headers = {"content-type": "text/event-stream"}
+    endpoint = Endpoint(lambda _: httpx2.Response(200, headers=headers, content=content))
+    raw = endpoint.client().chat.completions.with_raw_response.create(**STREAM)
+    assert pickle.loads(pickle.dumps(raw.http_response)).content == content
+    list(raw.parse())
+    assert books.row().cost_status == "estimated"
+
+
+def test_a_stream_that_breaks_is_one_estimated_charge_and_the_users_error(books: Books) -> None:
+    stream = streaming(n=20, breaks_after=5).client().chat.completions.create(**STREAM)
+    with pytest.raises(openai.APIConnectionError):
+        list(stream)
+    row = books.row()
+    assert (row.cost_status, row.outcome, row.output_tokens) == ("estimated", "error", 5)
+    assert row.error_type == "APIConnectionError"
+
+
+async def test_a_cancelled_stream_is_one_estimated_charge(books: Books) -> None:
+    class Slow(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in sse(chunks(9, usage=None))[:3]:
+                yield piece
+            await asyncio.sleep(10)
+
+    headers = {"content-type": "text/event-stream"}
+    client = Endpoint(lambda _: httpx2.Response(200, headers=headers, stream=Slow())).client(
+        openai.AsyncOpenAI
+    )
+
+    async def read() -> None:
+        async for _ in await client.chat.completions.create(**STREAM):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    row = books.row()
+    assert (row.cost_status, row.outcome, row.error_type) == (
+        "estimated",
+        "error",
+        "CancelledError",
+    )
+    assert row.output_tokens == 3
+
+
+def test_the_consumers_exception_is_not_the_streams(books: Books) -> None:
+    stream = streaming(n=20).client().chat.completions.create(**STREAM)
+    with pytest.raises(ZeroDivisionError), stream:
+        for _ in stream:
+            raise ZeroDivisionError
+    assert (books.row().cost_status, books.row().outcome) == ("estimated", "ok")
+
+
+def test_uninstrumented_while_a_stream_is_open(books: Books) -> None:
+    from spanledger.instrumentation.openai import OpenAIInstrumentor
+
+    stream = streaming().client().chat.completions.create(**STREAM)
+    next(stream)
+    instrumentor = OpenAIInstrumentor()
+    instrumentor.uninstrument()
+    try:
+        assert len(list(stream)) == 2
+        streaming().client().chat.completions.create(**STREAM).close()
+    finally:
+        instrumentor.instrument(skip_dep_check=True)
+    assert books.row().nano_usd == CHAT_NANO_USD
+
+
+def test_instrumented_twice_counts_once(books: Books) -> None:
+    from spanledger.instrumentation.openai import OpenAIInstrumentor
+
+    OpenAIInstrumentor().uninstrument()
+    OpenAIInstrumentor().instrument(skip_dep_check=True)
+    assert len(list(streaming().client().chat.completions.create(**STREAM))) == 3
+    assert books.row().nano_usd == CHAT_NANO_USD
+    books.span()
+
+
+def test_a_fault_of_ours_in_a_stream_reaches_nobody(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spanledger.api import guard
+    from spanledger.instrumentation import openai as provider
+
+    def broken(self: Any, chunk: Any) -> bool:
+        raise RuntimeError("ours")
+
+    guard.reraise_internal_errors(False)
+    monkeypatch.setattr(provider._ChatStream, "observe", broken)
+    assert len(list(streaming().client().chat.completions.create(**STREAM))) == 4
+    assert guard.internal_errors["stream chunk"] == 4
+    books.row()
