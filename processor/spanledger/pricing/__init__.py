@@ -1,0 +1,1 @@
+"""Usage made into money."""
