@@ -1,0 +1,1 @@
+"""What was spent and held: the journal of charges and the shared ledgers."""

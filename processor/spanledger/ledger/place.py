@@ -1,0 +1,16 @@
+"""Where the ledger is, where nobody says: beside the journal, so that the processes of one machine
+share a limit without a server.
+"""
+
+from spanledger.api.settings import Settings
+from spanledger.ledger.journal_place import locate
+
+MEMORY = "memory://"
+
+
+def ledger_url(settings: Settings) -> str:
+    """The URL of the ledger that `settings` mean. Raises JournalError where there is no place."""
+    if settings.ledger is not None:
+        return settings.ledger
+    journal = locate(settings.journal).path
+    return MEMORY if journal is None else f"sqlite:///{journal.with_name('ledger.db')}"

@@ -1,0 +1,352 @@
+"""The ledger as budgets use it, over each of the stores."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from spanledger.api.errors import ConfigurationError
+from spanledger.ledger import leases, scope
+from spanledger.ledger.leases import LeasedLedger
+from spanledger.ledger.protocol import (
+    LARGEST_AMOUNT,
+    Denied,
+    LimitedScope,
+    Reservation,
+    open_ledger,
+)
+
+NewLedger = Callable[[], LeasedLedger]
+Limited = Callable[..., LimitedScope]
+
+
+def held(answer: Reservation | Denied | None) -> Reservation:
+    assert answer is not None
+    assert not isinstance(answer, Denied), answer
+    return answer
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_spent_and_held_are_seen_by_all(new_ledger: NewLedger, limited: Limited) -> None:
+    one, other = new_ledger(), new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    first = held(one.reserve([tenant], 100))
+    held(one.reserve([tenant], 50)).settle(30)
+    assert one.known([tenant.key, "unused"]) == {tenant.key: (30, 100, False)}
+    eventually(lambda: other.state([tenant.key])[tenant.key] == (30, 100, False))
+    first.release()
+    eventually(lambda: other.state([tenant.key])[tenant.key] == (30, 0, False))
+    held(other.reserve([tenant], 10)).settle(12)
+    eventually(lambda: one.state([tenant.key])[tenant.key] == (42, 0, False))
+
+
+def test_a_key_that_nobody_used_spent_nothing(new_ledger: NewLedger) -> None:
+    ledger = new_ledger()
+    assert ledger.state(["new", "newer"]) == {"new": (0, 0, False), "newer": (0, 0, False)}
+    assert ledger.known(["new"]) == {}
+    assert list(ledger.counters()) == []
+
+
+def test_the_second_ending_does_nothing(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    settled, released = (held(ledger.reserve([tenant], 100)) for _ in range(2))
+    settled.settle(70)
+    settled.settle(70)
+    settled.release()
+    released.release()
+    released.settle(100)
+    assert ledger.known([tenant.key])[tenant.key] == (70, 0, False)
+
+
+def test_a_negative_actual_counts_as_nothing(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    held(ledger.reserve([tenant], 100)).settle(-5)
+    ledger.add([tenant], -5)
+    assert ledger.known([tenant.key])[tenant.key] == (0, 0, False)
+
+
+def test_a_denied_call_holds_nothing_in_any_scope(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    roomy, tight = limited("global", 1000), limited("tenant:acme", 100)
+    held(ledger.reserve([roomy, tight], 80)).settle(80)
+    denied = ledger.reserve([roomy, tight], 30)
+    assert denied == Denied(tight.key, 80, 0, unverified=False)
+    assert ledger.reserve([tight, roomy], 30) == denied
+    assert ledger.known([roomy.key])[roomy.key] == (80, 0, False)
+    held(ledger.reserve([roomy, tight], 20)).settle(20)
+
+
+def test_the_whole_limit_can_be_used_and_no_more(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    scopes = [limited(name, 1000) for name in ("a", "b", "c")]
+    won = 0
+    while not isinstance(answer := ledger.reserve(scopes, 7), Denied):
+        answer.settle(7)
+        won += 1
+    assert won == 142
+
+
+def test_of_many_threads_exactly_so_many_win(new_ledger: NewLedger, limited: Limited) -> None:
+    ledgers = [new_ledger(), new_ledger()]
+    scopes = [limited(name, 50) for name in ("global", "tenant:acme")]
+
+    def call(i: int) -> bool:
+        # A denial may be for what the other ledger leased and did not use: it comes back, ask again.
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            answer = ledgers[i % 2].reserve(scopes, 10)
+            if not isinstance(answer, Denied):
+                answer.settle(10)
+                return True
+            if answer.spent + answer.held == 50:
+                return False
+            time.sleep(0.02)
+        return False
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(call, range(100))) == 5
+    for ledger in ledgers:
+        eventually(lambda: ledger.state([scopes[0].key])[scopes[0].key][:2] == (50, 0))  # noqa: B023
+
+
+def test_what_is_added_is_never_refused_and_counts(new_ledger: NewLedger, limited: Limited) -> None:
+    one, other = new_ledger(), new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    held(one.reserve([tenant], 100)).release()
+    one.add([tenant], 1500)
+    denied = one.reserve([tenant], 1)
+    assert denied == Denied(tenant.key, 1500, 0, unverified=False)
+    eventually(lambda: other.state([tenant.key])[tenant.key].spent == 1500)
+    assert isinstance(other.reserve([tenant], 1), Denied)
+
+
+def test_a_lease_for_degraded_calls_is_not_for_others(
+    new_ledger: NewLedger, limited: Limited
+) -> None:
+    ledger = new_ledger()
+    hard = limited("tenant:acme", 1000)
+    ceiling = hard._replace(limit=2000)
+    held(ledger.reserve([ceiling], 900)).settle(900)  # with a lease beyond 1000
+    assert isinstance(ledger.reserve([hard], 200), Denied)
+    held(ledger.reserve([ceiling], 200)).settle(200)
+    assert isinstance(ledger.reserve([hard], 1), Denied)
+    held(ledger.reserve([ceiling], 200)).settle(200)
+
+
+def test_both_limits_at_once(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    hard = limited("tenant:acme", 100)
+    ceiling = hard._replace(limit=200)
+
+    def spend(limit: LimitedScope) -> int:
+        won = 0
+        while not isinstance(answer := ledger.reserve([limit], 1), Denied):
+            answer.settle(1)
+            won += 1
+        return won
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(spend, limit) for limit in (hard, ceiling) * 4]
+    full_price = sum(future.result() for future in asked[::2])
+    assert full_price <= 100
+    assert full_price + sum(future.result() for future in asked[1::2]) == 200
+
+
+def test_a_limit_may_change_at_any_time(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 10_000)
+    held(ledger.reserve([tenant], 100)).settle(100)
+    assert isinstance(ledger.reserve([tenant._replace(limit=100)], 1), Denied)
+    held(ledger.reserve([tenant._replace(limit=101)], 1)).settle(1)
+
+
+def test_no_limit_to_speak_of(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    observed = limited("global", LARGEST_AMOUNT)
+    held(ledger.reserve([observed], 10**15)).settle(10**15)
+    assert ledger.known([observed.key])[observed.key].spent == 10**15
+
+
+def test_forty_idle_producers_lock_nothing_up(new_ledger: NewLedger, limited: Limited) -> None:
+    tenant = limited("tenant:acme", 1000)
+    for _ in range(40):
+        held(new_ledger().reserve([tenant], 1)).settle(1)
+    busy = new_ledger()
+
+    def spend() -> bool:
+        answer = busy.reserve([tenant], 10)
+        if not isinstance(answer, Denied):
+            answer.settle(10)
+        return busy.known([tenant.key])[tenant.key].spent == 1000
+
+    eventually(spend)
+
+
+def test_close_gives_the_lease_back(new_ledger: NewLedger, limited: Limited) -> None:
+    one, other = new_ledger(), new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    held(one.reserve([tenant], 200)).settle(150)
+    one.close()
+    one.close()
+    held(other.reserve([tenant], 850)).settle(850)
+    assert other.known([tenant.key])[tenant.key] == (1000, 0, False)
+
+
+def test_after_close_the_policy_decides(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    ledger.close()
+    denied = ledger.reserve([tenant], 1)
+    assert isinstance(denied, Denied)
+    assert denied.unverified
+    held(ledger.reserve([tenant._replace(on_outage="open")], 1)).settle(1)
+
+
+def test_a_scope_at_rest_gives_all_back_and_comes_back(
+    new_ledger: NewLedger, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scope, "IDLE_S", 0.05)
+    monkeypatch.setattr(scope, "RENEW_S", 0.1)
+    one, other = new_ledger(), new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    open_call = held(one.reserve([tenant], 100))
+    time.sleep(0.6)
+    assert one.known([tenant.key])  # not while a call is in flight
+    open_call.settle(60)
+    eventually(lambda: not one.known([tenant.key]))
+    assert dict(one.counters()) == {tenant.key: (60, 0, False)}
+    held(other.reserve([tenant], 940)).settle(440)
+    eventually(lambda: new_ledger().state([tenant.key])[tenant.key].spent == 500)
+    held(one.reserve([tenant], 500)).settle(500)
+    assert one.known([tenant.key])[tenant.key] == (1000, 0, False)
+
+
+def test_nowait_never_asks_the_store(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    answer = ledger.reserve_nowait([tenant], 10)
+    assert (answer is None) == (not ledger._store.instant)  # memory needs no network
+    for _ in range(4):
+        held(ledger.reserve([tenant], 10)).settle(10)
+    held(ledger.reserve_nowait([tenant], 10)).settle(10)  # there is a lease by now
+    assert isinstance(ledger.reserve([tenant], 990), Denied)
+    assert isinstance(ledger.reserve_nowait([tenant], 990), Denied)  # a moment ago
+
+
+def test_a_denial_is_not_asked_again_for_a_moment(
+    new_ledger: NewLedger, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 100)
+    held(ledger.reserve([tenant], 100)).settle(100)
+    asked = []
+    sync = ledger._store.sync
+    monkeypatch.setattr(
+        ledger._store, "sync", lambda reports: asked.extend(reports) or sync(reports)
+    )
+    for _ in range(1000):
+        assert isinstance(ledger.reserve([tenant], 10), Denied)
+    assert len(asked) <= 20
+
+
+def test_a_finalizer_may_end_a_call_anywhere(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 10**9)
+    held(ledger.reserve([tenant], 10)).release()
+
+    class Dropped:
+        def __init__(self) -> None:
+            self.me = self
+            self.call = held(ledger.reserve([tenant], 10))
+
+        def __del__(self) -> None:
+            self.call.settle(1)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)  # collect at every opportunity, also inside of the ledger
+    try:
+        for _ in range(300):
+            Dropped()
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    with ledger._producer.lock:  # as where the collector runs while the lock is held
+        held(ledger.reserve([tenant], 10)).settle(1)
+    assert ledger.known([tenant.key])[tenant.key] == (301, 0, False)
+
+
+def test_a_lease_is_renewed_before_it_ends(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    call = held(ledger.reserve([tenant], 10))
+    used = ledger._producer.scopes[tenant.key]
+    before = used.until
+    eventually(lambda: used.until > before + 1)
+    call.release()
+
+
+def test_threads_that_come_and_go(new_ledger: NewLedger, limited: Limited) -> None:
+    ledger = new_ledger()
+    scopes = [limited(f"feature:{i}", 10**6) for i in range(5)]
+
+    def spend() -> None:
+        for _ in range(50):
+            held(ledger.reserve(scopes, 3)).settle(2)
+
+    threads = [threading.Thread(target=spend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in scopes:
+        assert ledger.known([one.key])[one.key] == (800, 0, False)
+
+
+def test_the_wait_is_bounded(new_ledger: NewLedger, limited: Limited) -> None:
+    assert leases.PATIENCE_S <= 0.1
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 100)
+    if ledger._store.instant:
+        pytest.skip("memory has nothing to wait for")
+    hang = threading.Event()
+    sync = ledger._store.sync
+
+    def hanging(reports: object) -> object:
+        hang.wait(5)
+        return sync(reports)  # type: ignore[arg-type]
+
+    ledger._store.sync = hanging  # type: ignore[method-assign, assignment]
+    started = time.monotonic()
+    denied = ledger.reserve([tenant], 10)
+    assert time.monotonic() - started < 1
+    assert denied == Denied(tenant.key, 0, 0, unverified=True)
+    assert isinstance(ledger.reserve_nowait([tenant], 10), Denied)  # nobody else waits
+    hang.set()
+    eventually(lambda: not isinstance(ledger.reserve([tenant], 10), Denied))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "memory", "postgres://user:secret@host/db", "sqlite://", "sqlite:///", "redis:/x"]
+)
+def test_a_url_of_no_ledger(url: str) -> None:
+    if not url:
+        open_ledger(url).close()  # as None: memory
+        return
+    with pytest.raises(ConfigurationError, match="SPANLEDGER_LEDGER") as caught:
+        open_ledger(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: object) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        open_ledger(f"sqlite:///{tmp_path}")
