@@ -1,0 +1,332 @@
+"""The budgets of a process: they admit calls, count what was never admitted, and tell how things
+stand.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from spanledger.api.errors import BudgetThrottled
+from spanledger.api.values import ModelSwap, PaidCall
+from spanledger.budget.config import BudgetConfig, Slot
+from spanledger.budget.evaluator import Evaluator
+from spanledger.budget.events import BudgetEvent, TopSpenders
+from spanledger.budget.holds import (
+    UNLIMITED,
+    Admission,
+    Held,
+    Hold,
+    Later,
+    Pause,
+    Refusal,
+    amounts_of,
+    refusal_of,
+)
+from spanledger.budget.plans import Book, Plan
+from spanledger.budget.scopes import Scope
+from spanledger.budget.shared import MemoryShared, SharedBudgets, read_limits
+from spanledger.budget.status import BudgetStatus, status_of, worst
+from spanledger.budget.teller import Teller
+from spanledger.budget.tiers import NAMES
+from spanledger.budget.windows import BudgetReading
+from spanledger.ledger.protocol import Denied, Ledger, Reservation
+
+_FORGET_NS: Final = 60 * 10**9
+_SHORTEST_PAUSE_S: Final = 0.001
+
+Amounts = Sequence[int | None]
+"""What a call is reserved as in each group of its plan, nano-units; None where it is blocked."""
+
+CheaperEstimate = Callable[[ModelSwap], int | None]
+
+
+class Budgets:
+    """All budgets of this process, over the ledger that it shares with others.
+
+    clock: Unix time in nanoseconds. on_event: called with each event, besides the callbacks of
+        `on_budget_event`.
+    top_spenders: fills in an event's `top`. shared: limits set at run time, and what else processes
+        share.
+
+    `tick` and `refresh` are to be called about twice a second in a thread that may wait for the
+        network: `Watcher`.
+    """
+
+    def __init__(
+        self,
+        config: BudgetConfig,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        on_event: Callable[[BudgetEvent], object] | None = None,
+        top_spenders: Callable[[BudgetEvent], TopSpenders] | None = None,
+        shared: SharedBudgets | None = None,
+    ) -> None:
+        self.shared: Final = shared or MemoryShared(lambda: clock() / 1e9)
+        self._ledger = ledger
+        self._clock = clock
+        self._evaluator = Evaluator(ledger)
+        self._teller = Teller(self.shared, on_event, top_spenders)
+        self._config = config
+        self._limits: Mapping[Slot, int] = {}
+        self._book = Book(config, clock())
+        self._forget_at = 0
+        self._lock = threading.Lock()  # of whoever changes the configuration; calls do without
+
+    @property
+    def idle(self) -> bool:
+        """No budget is set: nothing has to be asked or counted."""
+        return not self._book.config.budgets
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        call: PaidCall,
+        estimate_nano: int | None,
+        *,
+        waited_s: float = 0.0,
+        cheaper_estimate: CheaperEstimate | None = None,
+        nowait: bool = False,
+    ) -> Admission | Pause | None:
+        """Ask leave for `call`.
+
+        estimate_nano: nano-USD; None where no price is known. waited_s: seconds that the call has
+            waited so far.
+        cheaper_estimate: what the call would cost with another model; without it no model is
+            swapped.
+        nowait: answer None where only the network could tell.
+
+        Raises BudgetThrottled and BudgetExceeded.
+        """
+        plan = self._book.plan(call)
+        if not plan.windows:
+            return UNLIMITED
+        now = self._clock()
+        tier = self._evaluator.tier(plan, now)
+        ask = _Ask(plan, call, amounts_of(plan, call, estimate_nano), cheaper_estimate, nowait)
+        if tier:
+            pause = _pause(ask, now, waited_s)
+            if pause is not None:
+                return pause
+            observed = next((w for w in plan.windows if w.degrades_unasked), None)
+            if observed is not None:
+                way = self._degrade(ask, Refusal(observed, observed.spent))
+                if not isinstance(way, Refusal):
+                    return way
+        return self._proceed(ask, tier, now)
+
+    def _proceed(self, ask: "_Ask", tier: int, now: int) -> Admission | None:
+        """Admit the call as asked, or the next best."""
+        held = self._reserve(ask, ask.amounts)
+        if held is None:
+            return None
+        if isinstance(held, Hold):
+            if tier:
+                _pace(ask, now)
+            return Admission(NAMES[tier], hold=held)
+        way = self._degrade(ask, held)
+        if isinstance(way, Refusal):
+            raise way.error(ask.call)
+        return way
+
+    def _reserve(
+        self, ask: "_Ask", amounts: Amounts, *, degraded: bool = False
+    ) -> Hold | Refusal | None:
+        """Hold the amounts in all budgets or in none; None where only the network could tell."""
+        reserve = self._ledger.reserve_nowait if ask.nowait else self._ledger.reserve
+        held: list[Held] = []
+        for group, amount in zip(ask.plan.groups, amounts, strict=True):
+            if amount is None:
+                Hold(held).release()
+                return Refusal(group.windows[0], group.windows[0].spent, priced=False)
+            answer: Reservation | Denied | None
+            if not amount and group.unit == "credits":
+                answer = Later(self._ledger, group)  # it is not paid in credits, as far as is known
+            else:
+                answer = reserve(group.degraded if degraded else group.full, amount)
+            if answer is None or isinstance(answer, Denied):
+                Hold(held).release()
+                if answer is None:
+                    return None
+                refusal = refusal_of(group, answer)
+                if not degraded:
+                    self._evaluator.refused(refusal.window, answer, amount)
+                return refusal
+            held.append(Held(group, amount, answer))
+            self._evaluator.moved(group, amount)
+        return Hold(held)
+
+    def _degrade(self, ask: "_Ask", refusal: Refusal) -> Admission | Refusal | None:
+        """The next best that the refusing budget allows; else the refusal that remains."""
+        if _stale(ask.call, refusal):
+            return Admission("hard", "stale")
+        swap = self._book.config.cheaper.get(f"{ask.call.provider}/{ask.call.model}")
+        allowed = "cheaper_model" in refusal.window.budget.degrade
+        if swap is None or ask.cheaper_estimate is None or not allowed:
+            return refusal
+        amounts = amounts_of(ask.plan, ask.call, ask.cheaper_estimate(swap))
+        held = self._reserve(ask, amounts, degraded=True)
+        if isinstance(held, Refusal):
+            return Admission("hard", "stale") if _stale(ask.call, held) else held
+        if held is None:
+            return None
+        return Admission("hard", "cheaper_model", swap, held, refusal.error(ask.call))
+
+    def record(
+        self, call: PaidCall, actual_nano: int | None, credits: Decimal | None = None
+    ) -> None:
+        """Count a call that was never admitted; it is never refused.
+
+        actual_nano: nano-USD; None where no price is known.
+        """
+        for group in self._book.plan(call).groups:
+            amount = group.amount(actual_nano, credits, 0)
+            if amount:
+                self._ledger.add(group.full, amount)
+                self._evaluator.moved(group, amount)
+
+    def counted(
+        self, call: PaidCall, actual_nano: int | None, credits: Decimal | None = None
+    ) -> dict[str, int]:
+        """What such a call counts as, by the ledger's key (nano-units): to replay a journal."""
+        return {
+            window.key: group.amount(actual_nano, credits, 0)
+            for group in self._book.plan(call).groups
+            for window in group.windows
+        }
+
+    # -- how things stand --------------------------------------------------------------------------
+
+    def status(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        feature: str | None = None,
+        provider: str | None = None,
+    ) -> BudgetStatus:
+        """How the budget stands that is worst off, of those for these names; without a name, the
+        global one.
+
+        Asks the ledger's store where this process does not use the scope: up to 100 ms.
+        """
+        names = Scope.of(tenant, user, feature, provider)
+        now = self._clock()
+        windows = [
+            window
+            for window in self._book.of_call(names, now)
+            if window.scope != "global" or not names.dimensions
+        ]
+        if not windows:
+            return BudgetStatus(str(names))
+        self._evaluator.evaluate(windows, now, ask=True)
+        window = worst(windows)
+        assert window is not None
+        return status_of(window)
+
+    def readings(self) -> Iterable[BudgetReading]:
+        """How the budgets stand that are for one scope, and those that this process used; for
+        metrics, no network.
+        """
+        now = self._clock()
+        windows = self._book.current(now)
+        self._evaluator.evaluate(windows, now)
+        return [window.reading() for window in windows]
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> BudgetConfig:
+        """What is in force: the configuration with the limits that were set at run time."""
+        return self._book.config
+
+    def reload(self, config: BudgetConfig) -> None:
+        """Put a new configuration in force; limits set at run time stay before it."""
+        with self._lock:
+            self._config = config
+            self._compile()
+
+    def refresh(self) -> None:
+        """Put in force what was set at run time, here or elsewhere. Raises OSError where that
+        cannot be read.
+        """
+        limits = read_limits(self.shared)
+        with self._lock:
+            if limits != self._limits:
+                self._limits = limits
+                self._compile()
+
+    def _compile(self) -> None:
+        self._book = Book(self._config.with_limits(self._limits), self._clock(), self._book)
+
+    def set_limit(self, slot: Slot, limit: int | None) -> None:
+        """Set a limit (nano-units) for all processes, or with None go back to the configuration's.
+        Raises OSError.
+        """
+        self.shared.set_limit(slot, limit)
+        self.refresh()
+
+    # -- the background ----------------------------------------------------------------------------
+
+    @property
+    def woken(self) -> threading.Event:
+        """Set when there is something to tell."""
+        return self._evaluator.woken
+
+    def tick(self) -> None:
+        """Evaluate what has moved, tell what is new. May wait for the network. Raises OSError."""
+        now = self._clock()
+        new = self._evaluator.catch_up(now)
+        self.woken.clear()
+        while self._evaluator.news:
+            self._teller.tell(self._evaluator.news.popleft())
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_NS
+            self._book.forget_ended(now)
+        if new and self.shared.shares:
+            self.shared.note_used({w.key: w.period.end_ns / 1e9 for w in new})
+
+    def after_fork(self) -> None:
+        """In a child: new locks, and the parent's news are the parent's."""
+        self._lock = threading.Lock()
+        self._evaluator.after_fork()
+
+
+class _Ask(NamedTuple):
+    """One call that asks for leave."""
+
+    plan: Plan
+    call: PaidCall
+    amounts: Amounts
+    cheaper_estimate: CheaperEstimate | None
+    nowait: bool
+
+
+def _stale(call: PaidCall, refusal: Refusal) -> bool:
+    return call.stale_available and "stale_cache" in refusal.window.budget.degrade
+
+
+def _pause(ask: _Ask, now: int, waited_s: float) -> Pause | None:
+    """How long the critical tier holds the call back. Raises BudgetThrottled."""
+    longest = 0.0
+    for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
+        for window in group.windows:
+            # Where too little is left, the ledger says so.
+            if not amount or not window.paces or window.left < amount:
+                continue
+            wait_s = window.pacer.wait_s(now)
+            if wait_s > max(0.0, window.budget.options.max_wait_s - waited_s):
+                raise BudgetThrottled(scope=window.scope, retry_after=wait_s)
+            longest = max(longest, wait_s)
+    return Pause(max(longest, _SHORTEST_PAUSE_S)) if longest else None
+
+
+def _pace(ask: _Ask, now: int) -> None:
+    """Note a call that was let through at the critical tier."""
+    for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
+        for window in group.windows:
+            if amount and window.paces:
+                window.pacer.passed(now, amount, window.left)

@@ -1,0 +1,112 @@
+"""Evaluates windows: seldom and cheaply while calls are admitted, the rest in the background."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from spanledger.budget.plans import Group, Plan
+from spanledger.budget.tiers import Cause
+from spanledger.budget.windows import Window
+from spanledger.ledger.protocol import Denied, Ledger
+
+_MOST_NEWS: Final = 1_000
+
+
+class Entered(NamedTuple):
+    """A window has entered a tier: how it stood then. Amounts are in nano-units."""
+
+    window: Window
+    tier: int
+    cause: Cause
+    spent: int
+    held: int
+    projected: int | None
+
+
+class Evaluator:
+    """Keeps the windows' amounts and tiers up to date.
+
+    news: tiers that were entered and nobody told yet; `told` is set when there are some.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._touched: dict[Window, None] = {}  # moved since they were evaluated
+        self.news: deque[Entered] = deque(maxlen=_MOST_NEWS)
+        self.woken = threading.Event()
+
+    def after_fork(self) -> None:
+        """In a child: what its parent noticed is the parent's to tell."""
+        self._touched = {}
+        self.news.clear()
+        self.woken = threading.Event()
+
+    def tier(self, plan: Plan, now_ns: int) -> int:
+        """The highest tier of the plan's windows; those of which too much has moved are evaluated
+        anew.
+        """
+        tier = 0
+        due: list[Window] | None = None
+        for window in plan.windows:
+            if now_ns >= window.due_ns or window.moved > window.step:
+                due = due or []
+                due.append(window)
+            elif window.standing.tier > tier:
+                tier = window.standing.tier
+        if due:
+            self.evaluate(due, now_ns)
+            tier = max(tier, *(window.standing.tier for window in due))
+        return tier
+
+    def evaluate(self, windows: Sequence[Window], now_ns: int, *, ask: bool = False) -> None:
+        """Evaluate by what the ledger knows here; with `ask`, the store is asked for the rest (100
+        ms at most).
+        """
+        keys = [window.key for window in windows]
+        states = self._ledger.state(keys) if ask else self._ledger.known(keys)
+        for window in windows:
+            state = states.get(window.key)
+            if state is not None and window.evaluate(state, now_ns):
+                self._entered(window)
+
+    def refused(self, window: Window, denied: Denied, amount: int) -> None:
+        """Note that the ledger refused a call of this amount (nano-units)."""
+        if denied.unverified:
+            return
+        if window.standing.refused(denied.spent, denied.held, amount):
+            window.spent, window.held = denied.spent, denied.held
+            self._entered(window)
+
+    def _entered(self, window: Window) -> None:
+        tier, cause, mine = window.standing.tier, window.standing.cause, object()
+        if window.entered.setdefault(tier, mine) is mine:  # of several threads, one
+            amounts = window.spent, window.held, window.projected
+            self.news.append(Entered(window, tier, cause, *amounts))
+            self.woken.set()
+
+    def moved(self, group: Group, amount: int) -> None:
+        """Note that a call added `amount` (nano-units) to the group's windows."""
+        touched = self._touched
+        for window in group.windows:
+            if not window.moved:
+                touched[window] = None
+            window.moved += amount or 1
+
+    def catch_up(self, now_ns: int) -> list[Window]:
+        """Evaluate what has moved since it was evaluated last. Returns the windows that were used
+        for the first time.
+
+        Those are told what the period before has spent; that is what the store may be asked for.
+        """
+        touched, self._touched = self._touched, {}
+        windows = list(touched)
+        new = [window for window in windows if window.last_spent is None]
+        if new:
+            last = self._ledger.state([window.last_key() for window in new])
+            for window in new:
+                state = last.get(window.last_key())
+                window.take_last(state.spent if state else 0)
+        if windows:
+            self.evaluate(windows, now_ns)
+        return new
