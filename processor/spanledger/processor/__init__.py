@@ -1,0 +1,1 @@
+"""What OpenTelemetry loads: start-up, span processor, sampler, metrics."""

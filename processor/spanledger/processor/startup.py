@@ -1,0 +1,245 @@
+"""The composition root: the one place that knows both halves and puts a running spanledger
+together.
+
+`pre_instrument` is what the OpenTelemetry launcher calls, after the SDK is configured and before
+the instrumentors. It
+never raises: an exception there would stop all instrumentation. Applications without the launcher
+call `start`.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, time
+from functools import partial
+from typing import Any, Final
+
+import wrapt
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from spanledger.api.attribution import configure_attribution
+from spanledger.api.errors import ConfigurationError, JournalError
+from spanledger.api.gate import OpenGate, install_gate
+from spanledger.api.guard import log, swallow
+from spanledger.api.settings import Settings, load_settings
+from spanledger.budget import Budgets, Watcher, open_shared, read_budget_config
+from spanledger.budget.gate import LedgerGate
+from spanledger.budget.spenders import top_spenders
+from spanledger.cache.config import read_cache_config
+from spanledger.cache.layer import DataLayer
+from spanledger.cache.store import open_store
+from spanledger.instrumentation.hosts import configure_hosts
+from spanledger.instrumentation.shared import use_data_layer
+from spanledger.instrumentation.streams import end_open_streams
+from spanledger.ledger.journal import Journal, open_journal
+from spanledger.ledger.place import ledger_url
+from spanledger.ledger.protocol import open_ledger
+from spanledger.ledger.recorder import Recorder
+from spanledger.pricing.book import PriceBook
+from spanledger.pricing.config import read_price_config
+from spanledger.pricing.estimates import Estimates
+from spanledger.processor.metrics import Metrics
+from spanledger.processor.propagation import mark_incoming_baggage
+from spanledger.processor.sampler import wrap as wrap_sampler
+from spanledger.processor.span_processor import LedgerSpanProcessor
+
+DEFAULT_SERVICE: Final = "unknown_service"
+# Seconds that a collection of metrics waits for what is still on its way.
+_COLLECTION_S: Final = 0.2
+
+
+class Engine:
+    """A running spanledger: price book, journal, metrics, budgets, and the gate over them.
+
+    Raises ConfigurationError and JournalError.
+    """
+
+    def __init__(self, settings: Settings, *, service: str) -> None:
+        root = settings.root
+        self.settings = settings
+        self.book = PriceBook(read_price_config(root.section("prices"), settings.usd_per_credit))
+        budget_config = read_budget_config(root)
+        self.journal: Journal = open_journal(settings.journal, service=service)
+        ledger = ledger_url(settings)
+        self.ledger = open_ledger(ledger)
+        self.budgets = Budgets(
+            budget_config,
+            self.ledger,
+            shared=open_shared(ledger),
+            top_spenders=partial(top_spenders, self.journal),
+        )
+        self.watcher = Watcher(self.budgets, settings.path)
+        self.layer = _data_layer(settings)
+        self.metrics = Metrics(read_budgets=self.budgets.readings)
+        self.recorder = Recorder(self.journal, sinks=(self.metrics,))
+        self.metrics.flush = partial(self.recorder.flush, _COLLECTION_S)
+        self.metrics.read_prices_timestamp = self._prices_timestamp
+        self.gate = LedgerGate(
+            self.book,
+            Estimates(self.book),
+            self.recorder,
+            self.budgets,
+            job_difference=self.journal.job_difference,
+            on_credits=self.metrics.credits_remaining,
+        )
+
+    def start(self) -> None:
+        """Put it into the path of the calls, and start what runs in the background."""
+        install_gate(self.gate)
+        use_data_layer(self.layer)
+        self.watcher.start()
+        threading.Thread(target=self._warm, name="spanledger-prices", daemon=True).start()
+
+    def _warm(self) -> None:
+        with swallow("loading prices"):
+            self.book.warm()
+
+    def _prices_timestamp(self) -> float | None:
+        day = self.book.info().data_date
+        return None if day is None else datetime.combine(day, time(), UTC).timestamp()
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Write what is pending into the journal. False where that took longer than `timeout_s`."""
+        return self.recorder.flush(timeout_s)
+
+    def close(self) -> None:
+        """Book what is still open, write it, and stop."""
+        use_data_layer(None)
+        parts = (self.watcher, self.ledger, self.layer, self.recorder, self.book)
+        with swallow("closing"):
+            end_open_streams()
+            self.metrics.finish()
+        for part in parts:
+            with swallow("closing"):
+                if part is not None:
+                    part.close()
+
+
+def _data_layer(settings: Settings) -> DataLayer | None:
+    """The data layer, where the configuration names an operation whose results are shared."""
+    config = read_cache_config(settings.root.section("cache"))
+    if not config.rules:
+        return None
+    return DataLayer(config, open_store(settings.cache_store, max_bytes=config.max_bytes))
+
+
+_engine: Engine | None = None
+_lock: Final = threading.Lock()
+
+
+def engine() -> Engine | None:
+    """The running engine, None before `start`."""
+    return _engine
+
+
+def start(
+    settings: Settings | None = None,
+    *,
+    service: str | None = None,
+    tracer_provider: Any = None,
+    meter_provider: MeterProvider | None = None,
+) -> Engine:
+    """Start spanledger in this process, once; a second call returns the running engine.
+
+    For applications that do not use the launcher: call it before the SDKs' clients are used, then
+    `OpenAIInstrumentor().instrument()` and its like.
+
+    Raises ConfigurationError and JournalError.
+    """
+    global _engine  # noqa: PLW0603 - one engine a process
+    with _lock:
+        if _engine is not None:
+            return _engine
+        settings = settings or load_settings()
+        configure_attribution(extra=settings.extra_keys, trust_incoming=settings.trust_incoming)
+        configure_hosts(settings.root.section("providers"))
+        mark_incoming_baggage()
+        new = Engine(settings, service=service or _service_name(tracer_provider))
+        new.start()
+        _hook_tracer_provider(tracer_provider)
+        new.metrics.register(meter_provider or metrics.get_meter_provider())
+        atexit.register(new.close)
+        _engine = new
+        return new
+
+
+def stop() -> None:
+    """Stop the running engine; calls are no longer booked."""
+    global _engine  # noqa: PLW0603 - one engine a process
+    with _lock:
+        if _engine is None:
+            return
+        install_gate(OpenGate())
+        atexit.unregister(_engine.close)
+        _engine.close()
+        _engine = None
+
+
+def pre_instrument() -> None:
+    """Entry point `opentelemetry_pre_instrument`: start, whatever the configuration looks like.
+
+    An application is not stopped for the sake of its books: what cannot be used is said, and left
+    out.
+    """
+    with swallow("start"):
+        try:
+            settings = load_settings()
+            if settings.disabled:
+                return
+            start(settings)
+        except ConfigurationError as error:
+            log.error("spanledger: the configuration is not used: %s", error)
+            _start_with(load_settings(use_file=False))
+        except JournalError as error:
+            log.error("spanledger: charges are kept in memory only: %s", error)
+            _start_with(replace(settings, journal="memory://"))
+
+
+def _start_with(settings: Settings) -> None:
+    if settings.disabled:
+        return
+    try:
+        start(settings)
+    except JournalError as error:
+        log.error("spanledger: charges are kept in memory only: %s", error)
+        start(replace(settings, journal="memory://"))
+
+
+# -- tracer providers
+# --------------------------------------------------------------------------------------
+
+
+def _hook_tracer_provider(given: Any) -> None:
+    """Put the sampler wrapper and the span processor into the tracer provider, or into the one
+    that comes later.
+    """
+    provider = given or trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        _prepare(provider)
+    else:
+        wrapt.wrap_function_wrapper(trace, "set_tracer_provider", _prepare_later)
+
+
+def _prepare(provider: TracerProvider) -> None:
+    with swallow("tracer provider"):
+        wrap_sampler(provider)
+        provider.add_span_processor(LedgerSpanProcessor())
+
+
+def _prepare_later(wrapped: Callable[..., None], _: object, args: Any, kwargs: Any) -> None:
+    provider = kwargs.get("tracer_provider", args[0] if args else None)
+    if isinstance(provider, TracerProvider):
+        _prepare(provider)
+    wrapped(*args, **kwargs)
+
+
+def _service_name(tracer_provider: Any) -> str:
+    provider = tracer_provider or trace.get_tracer_provider()
+    resource = getattr(provider, "resource", None)
+    name = resource.attributes.get("service.name") if resource else None
+    name = name or os.environ.get("OTEL_SERVICE_NAME")
+    return str(name) if name else DEFAULT_SERVICE
