@@ -1,0 +1,1 @@
+"""`spanledger demo`: a small SaaS application, and a loopback server in place of its providers."""
