@@ -1,8 +1,8 @@
 """`make bench`: what a metered call costs, beside the bare SDK and a bare span, in one run.
 
-The real openai client on an in-process transport; spans go to a batch processor whose exporter drops
-them, the journal to a SQLite file. Bare and metered blocks alternate in one process, so that ratios
-hold where the machine's speed does not. Figures are CPU time of the whole process (all threads).
+The real openai client on an in-process transport; spans go to a batch processor whose exporter
+drops them, the journal to a SQLite file. Bare and metered blocks alternate in one process, so that
+ratios hold where the machine's speed does not. Figures are CPU time of the process, all threads.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2

@@ -55,7 +55,15 @@ def test_it_runs_and_reports(demo, capfd, tmp_path):
         assert word in out
     assert "0.005 USD: the demo's price" in out
     assert "spanledger doctor" in out
-    assert err == ""
+    # The second part: both budgets walked to their end, and the log says so.
+    for tenant, tiers in (("initech", "warning critical hard"), ("globex", "warning hard")):
+        for tier in tiers.split():
+            assert f"{tenant}: tier {tier}" in out
+            assert f"budget tenant:{tenant} (month) is at its tier {tier}" in err
+        assert f"budget tenant:{tenant} is used up" in out
+    assert "served by gpt-5.4-mini" in out
+    assert "Saved: " in out
+    assert all(line.startswith("budget tenant:") for line in err.splitlines())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -382,6 +382,20 @@ async def test_a_metered_function_needs_no_anyio(
     assert [kind for kind, _ in gate.ended] == ["settle"]
 
 
+def test_under_trio(spans: InMemorySpanExporter) -> None:
+    import trio
+
+    sent = Sent()
+    gate = gated(Wait(0.01), None, 0.05)
+
+    async def main() -> tuple[Any, Any]:
+        return await _openai_async(sent), await _coroutine()
+
+    assert trio.run(main) == (RESULTS["openai"], RESULTS["coroutine"])
+    assert [asked.nowait for asked in gate.asked] == [True, True, False, True]
+    assert [kind for kind, _ in gate.ended] == ["settle", "settle"]
+
+
 @pytest.mark.parametrize("way", SYNC)
 async def test_interrupted_while_it_waits(
     spans: InMemorySpanExporter, way: str, monkeypatch: pytest.MonkeyPatch

@@ -364,6 +364,55 @@ def test_a_stream_asked_for_in_the_body_alone_gets_no_chunk_that_nobody_strips(
     books.span()
 
 
+def old_fashioned() -> Endpoint:
+    """A server that knows no `stream_options`, as older ones and some gateways."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if "stream_options" in json.loads(request.content):
+            said = "Unrecognized request argument supplied: stream_options"
+            return httpx2.Response(400, json={"error": {"message": said}})
+        pieces = sse(chunks(3, usage=None))
+        return httpx2.Response(200, headers=EVENTS, stream=Pieces(pieces))
+
+    return Endpoint(answer)
+
+
+def test_a_server_that_refuses_to_be_asked_for_usage_serves_as_without_us(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = old_fashioned()
+    client = endpoint.client(base_url="https://old.example/v1")
+    for _ in range(3):
+        assert len(list(client.chat.completions.create(**STREAM))) == 3
+    assert len(endpoint.requests) == 4  # it is asked once
+    assert [row.cost_status for row in books.rows()] == ["estimated"] * 3
+    assert len(books.spans()) == 3
+    (record,) = caplog.records
+    assert "old.example" in record.getMessage()
+    assert "ask_usage = false" in record.getMessage()
+
+
+async def test_a_server_that_refuses_to_be_asked_for_usage_async(books: Books) -> None:
+    endpoint = old_fashioned()
+    client = endpoint.client(openai.AsyncOpenAI, base_url="https://old.example/v1")
+    for _ in range(2):
+        stream = await client.chat.completions.create(**STREAM)
+        assert len([chunk async for chunk in stream]) == 3
+    assert len(endpoint.requests) == 3
+    assert [row.cost_status for row in books.rows()] == ["estimated"] * 2
+
+
+def test_what_the_user_asked_for_himself_is_his_error(books: Books) -> None:
+    endpoint = old_fashioned()
+    with pytest.raises(openai.BadRequestError, match="stream_options"):
+        endpoint.client().chat.completions.create(**ASKED)
+    endpoint = answering({"error": {"message": "no such model"}}, 400)
+    with pytest.raises(openai.BadRequestError, match="no such model"):
+        endpoint.client().chat.completions.create(**STREAM)
+    assert len(endpoint.requests) == 1
+    assert [row.nano_usd for row in books.rows()] == [0, 0]
+
+
 def test_a_raw_stream_that_is_never_parsed(books: Books) -> None:
     raw = streaming().client().chat.completions.with_raw_response.create(**STREAM)
     raw.http_response.close()

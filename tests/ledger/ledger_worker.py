@@ -1,10 +1,11 @@
 """A process that spends. What it really spent it writes down beside, so that a test can compare the books with it.
 
-    ledger_worker.py threads|tasks URL RUN TRUTH COUNT LIMIT ESTIMATE ACTUAL SCOPES   until the limit denies
+    ledger_worker.py threads|tasks|killed URL RUN TRUTH COUNT LIMIT ESTIMATE ACTUAL SCOPES   until the limit denies
     ledger_worker.py forks URL RUN TRUTH CHILDREN                                     a parent and its children spend
     ledger_worker.py closes URL RUN TRUTH                                             ends in order under load
 
 ESTIMATE is in nano-USD; ACTUAL a factor or `random`: the estimate is 0.7 to 1.6 of the actual. Prints one line of JSON at its end.
+With `killed` its leases last one second.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from spanledger.ledger import redis, scope
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import Denied, LimitedScope, Reservation, open_ledger
 
@@ -115,7 +117,7 @@ def until_denied(kind: str, url: str, run: str, truth: Truth, words: list[str]) 
     spender = Spender(ledger, run, truth, int(words[1]), words[2:])
     print("ready", ledger.producer, flush=True)
     sys.stdin.readline()  # all begin together
-    if kind == "threads":
+    if kind != "tasks":
         in_threads(int(words[0]), spender.spend)
     else:
 
@@ -139,6 +141,13 @@ def spend_a_little(ledger: LeasedLedger, run: str, truth: Truth, calls: int, act
         answer.settle(actual)
 
 
+def hold(ledger: LeasedLedger, locked: threading.Event) -> None:
+    """Another thread is in the ledger when this process forks."""
+    with ledger._producer.lock:
+        locked.set()
+        time.sleep(0.05)
+
+
 def forks(url: str, run: str, truth: Truth, words: list[str]) -> None:
     ledger = open_ledger(url)
     assert isinstance(ledger, LeasedLedger)
@@ -152,6 +161,9 @@ def forks(url: str, run: str, truth: Truth, words: list[str]) -> None:
     for i in range(int(words[0])):
         time.sleep(0.02)
         reading, writing = os.pipe()
+        locked = threading.Event()
+        threading.Thread(target=hold, args=(ledger, locked)).start()
+        locked.wait()
         if os.fork() == 0:
             inherited.settle(10**9)
             spend_a_little(ledger, run, truth, 20, 1000 * (i + 1))
@@ -197,6 +209,8 @@ def closes(url: str, run: str, truth: Truth) -> None:
 def main() -> None:
     kind, url, run, truth, *words = sys.argv[1:]
     sys.setswitchinterval(0.001)
+    if kind == "killed":
+        redis._LEASE_MS, scope.USABLE_S, scope.RENEW_S = 1000, 0.8, 0.3  # type: ignore[misc]
     if kind == "forks":
         forks(url, run, Truth(truth), words)
     elif kind == "closes":

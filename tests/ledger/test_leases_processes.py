@@ -90,7 +90,7 @@ def test_killed_workers_are_counted_and_replayed(
 ) -> None:
     url = shared_redis.url  # type: ignore[attr-defined]
     killed = [
-        worker("threads", url, run, tmp_path / f"truth-{i}", 4, 10**6 * USD, 1000, "1", 2)
+        worker("killed", url, run, tmp_path / f"truth-{i}", 4, 10**6 * USD, 1000, "1", 2)
         for i in range(4)
     ]
     names = [ready(one) for one in killed]
@@ -98,7 +98,7 @@ def test_killed_workers_are_counted_and_replayed(
         assert one.stdin is not None
         one.stdin.write("go\n")
         one.stdin.flush()
-    time.sleep(1.2)
+    time.sleep(0.6)
     for one in killed:
         one.kill()
         one.wait()

@@ -1,5 +1,6 @@
 """What a store must answer, scene by scene, in simulated time: the same for memory, SQLite and Redis."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -399,3 +400,48 @@ def test_all_stores_keep_the_same_books(
         assert answers[0] == answers[1] == answers[2]
         if isinstance(answers[0], Grant) and not answers[0].stale:
             told[producer] = answers[0]
+
+
+# -- what is over ----------------------------------------------------------------------------------------------
+
+
+def report_of(key: str, expires_s: int) -> Report:
+    return Stand(*memory_books()).report("a", cum=1, expires_s=expires_s)._replace(key=key)
+
+
+def test_memory_forgets_what_is_over() -> None:
+    store = MemoryStore()
+    store.sync([report_of("over", 1000), report_of("not over", EXPIRES)])
+    store.sync([report_of(f"new {i}", EXPIRES) for i in range(1100)])
+    assert [totals.spent for totals in store.read(["over", "not over", "new 0"])] == [0, 1, 1]
+
+
+def test_sqlite_forgets_what_is_over(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.sync([report_of("over", 1000), report_of("not over", EXPIRES)])
+    store.sync([report_of("new", EXPIRES)])
+    spent = [totals and totals.spent for totals in store.read(["over", "not over", "new"])]
+    assert spent == [0, 1, 1]
+    store.close()
+
+
+def test_redis_forgets_what_is_over(shared_redis: object) -> None:
+    store = RedisStore(shared_redis.url)  # type: ignore[attr-defined]
+    mark, now = uuid.uuid4().hex, int(time.time())
+    store.sync([report_of(f"over {mark}", 1000), report_of(f"later {mark}", now + 10 * 86400)])
+    with shared_redis.admin as admin:  # type: ignore[attr-defined]
+        # What is over already is kept for a day: somebody still reports it.
+        assert 86000 < admin.ttl(f"spanledger:{{over {mark}}}") <= 86400
+        assert 863000 < admin.ttl(f"spanledger:{{later {mark}}}") <= 864000
+    store.close()
+
+
+def test_sqlite_survives_a_broken_transaction(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "ledger.db")
+    broken = report_of("a", EXPIRES)._replace(key=object())  # type: ignore[arg-type]
+    assert store.sync([report_of("b", EXPIRES), broken]) == [None, None]
+    assert [totals and totals.spent for totals in store.read(["b"])] == [0]
+    (grant,) = store.sync([report_of("b", EXPIRES)])
+    assert grant is not None
+    assert grant.spent == 1
+    store.close()

@@ -53,6 +53,20 @@ DEGRADED: Final = "spanledger.degraded"
 SERVICE_TIER: Final = "spanledger.service_tier"
 ACCOUNTED: Final = "spanledger.accounted"  # the call is in the books: nobody prices it again
 
+# -- the log event of a charge; what a span says too has its name there
+# -----------------------------------------------------------------------------------------
+EVENT_CHARGE: Final = "spanledger.charge"
+SERVICE: Final = "service.name"
+CHARGE_ID: Final = "spanledger.charge.id"
+USE_ID: Final = "spanledger.use.id"
+JOB_KEY: Final = "spanledger.job.key"
+OUTCOME: Final = "spanledger.outcome"
+CALL_SECONDS: Final = "spanledger.call.duration"
+COST_NANO_USD: Final = "spanledger.cost.nano_usd"  # the exact amount, an integer
+SAVED_NANO_USD: Final = "spanledger.saved.nano_usd"
+SAVED_CREDITS: Final = "spanledger.saved.credits"
+UNITS: Final = "spanledger.units"  # a prefix: spanledger.units.web_searches
+
 # -- metrics
 # ---------------------------------------------------------------------------------------------
 METRIC_COST: Final = "spanledger.cost"

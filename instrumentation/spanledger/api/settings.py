@@ -275,9 +275,10 @@ def load_settings(
         trust = given
     extra = attribution.strings("extra_keys", ())
     attribution.finish()
-    urls = {
-        key: env.get(f"SPANLEDGER_{name}") or root.text(key, None) for key, name in _URLS.items()
-    }
+    urls: dict[str, str | None] = {}
+    for key, name in _URLS.items():
+        in_file = root.text(key, None)
+        urls[key] = env.get(f"SPANLEDGER_{name}") or in_file
     root.finish(TABLES)
     return Settings(
         root=root,

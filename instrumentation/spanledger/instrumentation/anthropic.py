@@ -53,6 +53,9 @@ class _Anthropic:
     def prepare(self, options: Any, request: Request) -> tuple[Any, bool]:
         return options, False  # its streams state usage unasked
 
+    def refused(self, client: Any, error: BaseException) -> bool:
+        return False
+
     def read(self, result: Any, request: Request) -> Reading:
         stop = text(result, "stop_reason")
         usage = get(result, "usage")

@@ -152,10 +152,13 @@ class Call:
         self._ridden: _RiddenSpan | None = None
         self.span: Span = INVALID_SPAN  # money does not depend on a span
         with _SPAN:
-            foreign = _foreign_span(request.operation)
-            if foreign is not None:
+            if not request.spends:  # it has a span of its own only where there is something to tell
+                self.span = trace.get_current_span()
+            elif (foreign := _foreign_span(request.operation)) is not None:
                 self._ridden = _RiddenSpan(foreign)
-            self.span = foreign or _start_span(request, attribution)
+                self.span = foreign
+            else:
+                self.span = _start_span(request, attribution)
 
     def ask(self, waited: Wait | None, *, nowait: bool) -> Wait | bool:
         """Ask the gate: True with a permit, `Wait` to sleep and ask again, False where it must be
@@ -271,7 +274,8 @@ class Call:
     def observed(self, reading: Reading) -> None:
         """A call that costs nothing itself was answered: book what its job has used by now.
 
-        A poll that brings nothing new leaves no row and no span.
+        A poll that brings nothing new leaves no row and no span. The row of one that does has the
+        ids of the span around it.
         """
         if not self._ended.acquire(blocking=False):
             return
@@ -282,6 +286,7 @@ class Call:
             ending = self._ending("ok", None)
             charge = gate().record(self.paid, reading.usage, ending, reading.job)
             if charge.id:
+                self.span = _start_span(self.request, self.paid.attribution, self.paid.started_ns)
                 self._describe(reading, charge)
                 self._end_span()
 
@@ -416,7 +421,7 @@ def _add_usage(attributes: dict[str, AttributeValue], usage: Usage) -> None:
         attributes[names.SERVICE_TIER] = tier[:_LONGEST]
 
 
-def _start_span(request: Request, attribution: Attribution) -> Span:
+def _start_span(request: Request, attribution: Attribution, started_ns: int | None = None) -> Span:
     attributes: dict[str, AttributeValue] = {
         names.OPERATION: request.operation,
         names.PROVIDER: request.provider,
@@ -437,7 +442,9 @@ def _start_span(request: Request, attribution: Attribution) -> Span:
         attributes[names.REQUEST_STREAM] = True
     if request.max_output_tokens:
         attributes[names.REQUEST_MAX_TOKENS] = request.max_output_tokens
-    return _tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+    return _tracer.start_span(
+        name, kind=SpanKind.CLIENT, attributes=attributes, start_time=started_ns
+    )
 
 
 def _attribution_attributes(attribution: Attribution) -> dict[str, AttributeValue]:

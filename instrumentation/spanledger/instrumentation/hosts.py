@@ -95,6 +95,13 @@ def host_of(client: Any) -> Host:
     return host
 
 
+def ask_no_more(client: Any) -> str:
+    """Ask the host of an SDK client for the usage of streams no more. Its address."""
+    host = host_of(client)
+    _known[id(client.base_url)] = client.base_url, host._replace(ask_usage=False)
+    return host.address
+
+
 def provider_at(address: str) -> str:
     """The provider whose API answers at the host name `address`."""
     name = address.lower()

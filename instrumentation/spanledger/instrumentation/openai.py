@@ -13,9 +13,11 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.util.types import AttributeValue
 
 from spanledger.api import names
+from spanledger.api.guard import say_once
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
 from spanledger.instrumentation.call import Reading, Request, use_tracer_provider
-from spanledger.instrumentation.hosts import host_of
+from spanledger.instrumentation.hosts import ask_no_more, host_of
+from spanledger.instrumentation.pipeline import status_of
 from spanledger.instrumentation.stainless import Engine, fields, get, input_size, text
 
 # Path -> (operation, shape of the result). What is not here costs nothing itself, or is a job that
@@ -102,6 +104,20 @@ class _OpenAI:
             return options, False
         asked = {**body, "stream_options": {**wanted, "include_usage": True}}
         return options.model_copy(update={"json_data": asked}), True
+
+    def refused(self, client: Any, error: BaseException) -> bool:
+        """Whether the provider refuses `stream_options`; it is then asked for usage no more."""
+        if status_of(error) not in (400, 422) or "stream_options" not in str(error):
+            return False
+        address = ask_no_more(client)
+        say_once(
+            "stream usage",
+            address,
+            "%s refuses stream_options: usage of its streams is estimated. Set ask_usage = false "
+            "for it under [providers], and its first stream is not sent twice",
+            address,
+        )
+        return True
 
     def read(self, result: Any, request: Request) -> Reading:
         shape = request.shape

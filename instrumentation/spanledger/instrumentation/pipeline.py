@@ -215,26 +215,28 @@ async def advance_async(flow: Flow, answer: object = None) -> Done | None:
 async def _wait_for(step: float | Offload) -> Any:
     if isinstance(step, Offload) and step.awaitable is not None:
         return await step.awaitable()
-    try:  # it comes with every async SDK that we patch, and works under asyncio and trio
-        import anyio  # noqa: PLC0415
-        import anyio.to_thread  # noqa: PLC0415
-    except ImportError:  # a metered function needs none
-        return await _wait_in_asyncio(step)
-    if isinstance(step, Offload):
-        return await anyio.to_thread.run_sync(step.work)
-    await anyio.sleep(step)
-    return None
-
-
-async def _wait_in_asyncio(step: float | Offload) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return await _wait_in_trio(step)
     if not isinstance(step, Offload):
         return await asyncio.sleep(step)
     working = asyncio.ensure_future(asyncio.to_thread(step.work))
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await working  # it may have got a permit, which must be ended
+        await asyncio.wait((working,))  # the thread may get a permit yet, which has to be ended
+        working.exception()
         raise
+
+
+async def _wait_in_trio(step: float | Offload) -> Any:
+    import anyio  # noqa: PLC0415 - every async SDK that we patch and that runs under trio has it
+    import anyio.to_thread  # noqa: PLC0415
+
+    if isinstance(step, Offload):
+        return await anyio.to_thread.run_sync(step.work)
+    return await anyio.sleep(step)
 
 
 # Raised before a byte of the request is out: by httpx, by urllib3 under requests, by an SDK that

@@ -50,6 +50,10 @@ class StainlessSDK(Protocol):
         """
         ...
 
+    def refused(self, client: Any, error: BaseException) -> bool:
+        """Whether `error` is about what `prepare` added: the call is then made without it."""
+        ...
+
     def read(self, result: Any, request: Request) -> Reading:
         """Read a whole result: a model of the SDK's, or the JSON of a raw one."""
         ...
@@ -60,12 +64,16 @@ class StainlessSDK(Protocol):
 
 
 class _Given(NamedTuple):
-    """The arguments of a choke point that matter here."""
+    """The arguments of a choke point that matter here.
+
+    unasked: the user's own options, where `options` ask for more than he did.
+    """
 
     cast_to: Any
     options: Any
     rest: tuple[Any, ...]
     kwargs: dict[str, Any]
+    unasked: Any = None
 
     @property
     def stream(self) -> bool:
@@ -121,7 +129,7 @@ class Engine:
                 return wrapped(*args, **kwargs)
             finally:
                 context.detach(token)
-        return run(flow, lambda: given.send(wrapped, call))
+        return run(flow, lambda: self._send(wrapped, client, given, call))
 
     async def _request_async(
         self, wrapped: Callable[..., Any], client: Any, args: Any, kwargs: Any
@@ -135,7 +143,7 @@ class Engine:
                 return await wrapped(*args, **kwargs)
             finally:
                 context.detach(token)
-        return await run_async(flow, lambda: given.send(wrapped, call))
+        return await run_async(flow, lambda: self._send_async(wrapped, client, given, call))
 
     def _stream(self, wrapped: Callable[[], Any], stream: Any, args: Any, kwargs: Any) -> Any:
         inner = wrapped(*args, **kwargs)
@@ -144,6 +152,34 @@ class Engine:
     def _stream_async(self, wrapped: Callable[[], Any], stream: Any, args: Any, kwargs: Any) -> Any:
         inner = wrapped(*args, **kwargs)
         return relay_async(inner, stream.response) if self.active else inner
+
+    def _send(
+        self, wrapped: Callable[..., Any], client: Any, given: _Given, call: Call | None
+    ) -> Any:
+        try:
+            return given.send(wrapped, call)
+        except Exception as error:
+            if not self._is_our_fault(client, given, error):
+                raise
+        return given._replace(options=given.unasked).send(wrapped, call)
+
+    async def _send_async(
+        self, wrapped: Callable[..., Any], client: Any, given: _Given, call: Call | None
+    ) -> Any:
+        try:
+            return await given.send(wrapped, call)
+        except Exception as error:
+            if not self._is_our_fault(client, given, error):
+                raise
+        return await given._replace(options=given.unasked).send(wrapped, call)
+
+    def _is_our_fault(self, client: Any, given: _Given, error: Exception) -> bool:
+        """Whether the provider refused what the user did not ask for."""
+        if given.unasked is None:
+            return False
+        with self._describing:
+            return self.sdk.refused(client, error)
+        return False
 
     # -- one call
     # ------------------------------------------------------------------------------------------
@@ -157,12 +193,11 @@ class Engine:
             if request is None:
                 return given, None, None
             raw, asked = _raw_header(given.options), False
-            if (
-                given.stream and raw != "stream"
-            ):  # who reads its lines himself would meet the answer
+            # Who reads the lines of a stream himself would meet what we asked for.
+            if given.stream and raw != "stream":
                 options, asked = self.sdk.prepare(given.options, request)
                 if asked:
-                    given = given._replace(options=options)
+                    given = given._replace(options=options, unasked=given.options)
             call = start(request)
             if call is not None:
                 reader = _Completion(self.sdk, request, asked=asked, raw=raw)

@@ -75,9 +75,9 @@ def period(arguments: argparse.Namespace) -> tuple[datetime | None, datetime]:
 
 
 def open_to_read(arguments: argparse.Namespace) -> Journal | None:
-    """The journal that --journal or the settings name. Where nothing was recorded yet, says so, and
-    how to start.
+    """The journal that --journal or the settings name.
 
+    Where nothing was recorded yet it says so, and how to start, and returns None.
     Raises ConfigurationError and JournalError.
     """
     given: str | None = arguments.journal
@@ -124,9 +124,7 @@ def since(text: str, now: datetime) -> datetime | None:
 
 
 def until(text: str, now: datetime) -> datetime | None:
-    """The end of a period, itself excluded. Days and months are included as a whole. Raises
-    ValueError.
-    """
+    """The end of a period, itself excluded; a day or month is included. Raises ValueError."""
     if text in ("now", "all"):
         return now
     start = since(text, now)
@@ -144,9 +142,7 @@ def _local(moment: datetime) -> datetime:
 
 
 def _midnight(moment: datetime) -> datetime:
-    """The start of that day. Local days have 23 or 25 hours at times: so by the calendar, not by
-    the clock.
-    """
+    """The start of that day, by the calendar: some local days have 23 or 25 hours."""
     return _local(datetime(moment.year, moment.month, moment.day))  # noqa: DTZ001 - local
 
 

@@ -3,6 +3,7 @@
 Money is integer nano-USD, rounded half to even, once per call, from integers. Unknown is not 0.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from spanledger.api import names
@@ -19,6 +20,26 @@ from spanledger.cli.collector_reading import NOTED
 
 PER: Final = 1000
 """Prices are nano-USD for so many of a unit, where they state nothing else."""
+
+_FALLS_BACK_TO: Final = {
+    "cache_read": "input",
+    "cache_write": "input",
+    "cache_write_5m": "cache_write",
+    "cache_write_1h": "cache_write",
+    "output_reasoning": "output",
+}
+"""Unit -> the one whose price it has where it has none of its own."""
+
+_WITHIN: Final[Mapping[str, tuple[str, ...]]] = {
+    "input": ("cache_read", "cache_write"),
+    "cache_read": (),
+    "cache_write": ("cache_write_5m", "cache_write_1h"),
+    "cache_write_5m": (),
+    "cache_write_1h": (),
+    "output": ("output_reasoning",),
+    "output_reasoning": (),
+}
+"""Unit -> those whose amounts are a part of its own."""
 
 _TOLD: Final = 'resource.attributes["spanledger.told"]'
 _FAMILIES: Final = {"text_completion": "text", "chat": "text", "generate_content": "text"}
@@ -147,25 +168,9 @@ def _choose(version: str) -> tuple[str, ...]:
 
 
 def _reckon() -> tuple[str, ...]:
-    falls_back_to = {
-        "cache_read": "input",
-        "cache_write": "input",
-        "cache_write_5m": "cache_write",
-        "cache_write_1h": "cache_write",
-        "output_reasoning": "output",
-    }
-    within = {
-        "input": ("cache_read", "cache_write"),
-        "cache_read": (),
-        "cache_write": ("cache_write_5m", "cache_write_1h"),
-        "cache_write_5m": (),
-        "cache_write_1h": (),
-        "output": ("output_reasoning",),
-        "output_reasoning": (),
-    }
     terms = [
         f"({' - '.join(call(key) for key in (unit, *parts))}) * {call('prices', unit)}"
-        for unit, parts in within.items()
+        for unit, parts in _WITHIN.items()
     ]
     fine, per, nano = call("fine"), call("rates", "per"), call("nano")
     rest = f"2 * ({fine} - {nano} * {per})"
@@ -184,7 +189,7 @@ def _reckon() -> tuple[str, ...]:
         ),
         *(
             put(call("prices", unit), call("prices", wider), f"{call('prices', unit)} == nil")
-            for unit, wider in falls_back_to.items()
+            for unit, wider in _FALLS_BACK_TO.items()
         ),
         put(
             call("cache_write"),

@@ -106,9 +106,12 @@ def _table(report: Report, top: int, glyphs: Glyphs, width: int) -> Table:
         side: Literal["left", "right"] = "left" if name in ("share", "trend") else "right"
         table.add_column(name, Text(cells[-1]), no_wrap=True, justify=side)
     for number, line in enumerate(lines[:-1]):
-        cells = (Text(cells[number]) for _, cells in columns)
         head = line.depth == 0 and len(report.by) > 1
-        table.add_row(Text(_indented(line)), *cells, style="bold" if head else None)
+        table.add_row(
+            Text(_indented(line)),
+            *(Text(cells[number]) for _, cells in columns),
+            style="bold" if head else None,
+        )
     return table
 
 

@@ -86,9 +86,7 @@ def local_defaults(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def path_of_this_environment(path: str) -> str:
-    """`path` as it is when this virtual environment is active, so that `python` is the one with
-    spanledger in it.
-    """
+    """`path` with this virtual environment active: `python` is the one that has spanledger."""
     if sys.prefix == sys.base_prefix:
         return path
     own = str(Path(sys.prefix) / "bin")

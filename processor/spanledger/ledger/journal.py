@@ -113,8 +113,7 @@ class Journal:
     # -- writing -----------------------------------------------------------------------------------
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Write `entries` in one transaction; one whose charge id is in the journal already is left
-        out.
+        """Write `entries` in one transaction; a charge id that is there already is left out.
 
         Raises JournalError, and then nothing was written. An entry that cannot be written at all is
         logged, counted in `internal_errors` and left out, so that it does not keep the others from
@@ -139,8 +138,7 @@ class Journal:
     def job_difference(
         self, provider: str, key: str, usage: Usage, attribution: Attribution
     ) -> tuple[Usage, Attribution]:
-        """What of a job's cumulative `usage` was not booked yet, and on whose account it is: the
-        first booked one.
+        """What of a job's cumulative `usage` is new, and on whose account: the first booked one.
 
         Books it at the same time, so that every unit is given out once, to one of the processes on
         this journal. Nothing in the answer is negative; an amount of which nothing is new is 0 or
@@ -161,8 +159,7 @@ class Journal:
     # -- reading -----------------------------------------------------------------------------------
 
     def rows(self, since: int | None = None, until: int | None = None) -> Iterator[Row]:
-        """The rows from `since` to before `until` (Unix nanoseconds), in the order the calls
-        started.
+        """The rows from `since` to before `until` (Unix nanoseconds), by the start of the calls.
 
         Rows that are appended meanwhile are left out. Raises JournalError.
         """
@@ -182,8 +179,7 @@ class Journal:
     def totals(
         self, by: Sequence[str] = (), since: int | None = None, until: int | None = None
     ) -> list[Total]:
-        """The rows from `since` to before `until` (Unix nanoseconds) summed by the names in `by`,
-        the dearest first.
+        """The rows from `since` to before `until` (Unix nanoseconds) summed, the dearest first.
 
         by: tenant, user, feature, provider, model, operation, service, outcome, day, or a further
             attribution key; with none, one total of all. Raises JournalError.
@@ -203,9 +199,7 @@ class Journal:
         return self._read(partial(journal_totals.unpriced, span=Span(since, until)))
 
     def extent(self) -> tuple[int, int | None, int | None]:
-        """How many rows there are, and when the first and the last call started. Raises
-        JournalError.
-        """
+        """How many rows there are, and the start of the first and the last. Raises JournalError."""
         sql = "SELECT count(*), min(timestamp_ns), max(timestamp_ns) FROM charges"
         count, first, last = self._read(lambda c: c.execute(sql).fetchone())
         return count, first, last
@@ -226,9 +220,7 @@ class Journal:
             return action(connection)
 
     def _write(self, action: Callable[[sqlite3.Connection], T], timeout_s: float = -1) -> T:
-        """Run `action` in one transaction; where the file turns out damaged, once more on a new
-        file.
-        """
+        """Run `action` in one transaction; where the file is damaged, once more on a new one."""
         with self._explained():
             try:
                 return self._transaction(action, timeout_s)
@@ -278,9 +270,7 @@ class Journal:
 
 @contextmanager
 def _hurried(connection: sqlite3.Connection, timeout_s: float) -> Generator[None, None, None]:
-    """With a `timeout_s`, wait no longer than that for other processes, and leave it to the
-    recorder to tidy the WAL.
-    """
+    """With a `timeout_s`, wait that long for other processes, and leave the WAL to the recorder."""
     if timeout_s < 0:
         yield
         return

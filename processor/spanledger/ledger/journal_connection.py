@@ -1,5 +1,4 @@
-"""SQLite connections that several threads share, that no fork carries over, and that follow their
-file.
+"""SQLite connections that threads share, that no fork carries over, and that follow their file.
 
 SQLite keeps, per process, which locks it holds on a file. A child that inherits an open connection
 believes in locks that it does not have, and opening the file a second time does not cure it: such a
@@ -60,27 +59,24 @@ class Connection:
 
     @contextmanager
     def use(self, timeout_s: float = -1) -> Generator[sqlite3.Connection, None, None]:
-        """The open connection, for this thread alone. Raises Busy after `timeout_s` seconds, and
-        what SQLite raises.
-        """
+        """The open connection, for this thread alone. Raises Busy after `timeout_s` seconds."""
         lock = self._lock
         if not lock.acquire(timeout=timeout_s):
             raise Busy
         try:
-            if (
-                self._path is not None
-                and self._open is not None
-                and self.file != file_id(self._path)
-            ):
+            if self._path is not None and self._open is not None and self.file != self._file_now():
                 self.close()  # moved or deleted: what we would write there, nobody would read
             if self._open is None:
                 # Before as well as after: what cannot be opened must be known too, to set it aside.
-                self.file = self._path and file_id(self._path)
+                self.file = self._file_now()
                 self._open = self._connect()
-                self.file = self._path and file_id(self._path)
+                self.file = self._file_now()
             yield self._open
         finally:
             lock.release()
+
+    def _file_now(self) -> FileId | None:
+        return None if self._path is None else file_id(self._path)
 
     def close(self) -> None:
         """Close until it is next used. A database in memory is emptied by that."""

@@ -107,9 +107,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def set_aside(path: Path, damaged: FileId | None) -> Path | None:
-    """Rename the file at `path`, if it still is the `damaged` one; None where another process was
-    faster.
-    """
+    """Rename the file at `path` if it still is the `damaged` one; None where it no longer is."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)

@@ -46,19 +46,17 @@ class Booked(NamedTuple):
     def from_text(cls, amounts: str, attribution: str) -> "Booked":
         """What `to_text` wrote."""
         said: dict[str, Any] = json.loads(amounts)
-        *who, extra = json.loads(attribution)
+        tenant, user, feature, use_id, extra = json.loads(attribution)
         return cls(
             {name: inexact(amount) for name, amount in said["units"].items()},
             None if said["credits"] is None else Decimal(said["credits"]),
             None if said["reported_cost"] is None else Decimal(said["reported_cost"]),
-            Attribution(*who, extra=extra or EMPTY),
+            Attribution(tenant, user, feature, use_id, extra or EMPTY),
         )
 
 
 def highest(one: Booked | None, other: Booked | None) -> Booked | None:
-    """What both of two views of a job know; cumulative amounts only grow, so the higher one is the
-    later one.
-    """
+    """What two views of a job know together: amounts only grow, so the higher is the later."""
     if one is None or other is None:
         return one or other
     return Booked(
@@ -72,9 +70,7 @@ def highest(one: Booked | None, other: Booked | None) -> Booked | None:
 def difference(
     usage: Usage, attribution: Attribution, booked: Booked | None
 ) -> tuple[Usage, Booked]:
-    """What of cumulative `usage` is not booked yet, and what is booked with it. Nothing in it is
-    negative.
-    """
+    """What of cumulative `usage` is new, never negative, and what is booked with it."""
     if booked is None:
         now = Booked(dict(usage.units), usage.credits, usage.reported_cost, attribution)
         return usage, now
@@ -98,9 +94,7 @@ def difference(
 
 
 class Memory:
-    """What this process knows of the jobs it saw last: books them where the journal does not answer
-    in time.
-    """
+    """The jobs this process saw last: books them where the journal does not answer in time."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[tuple[str, str], Booked] = OrderedDict()

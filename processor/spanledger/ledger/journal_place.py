@@ -1,6 +1,4 @@
-"""Where a journal is: its URL, the default place, and a word of warning where that place does not
-last.
-"""
+"""Where a journal is: its URL, the default place, and a warning where that does not last."""
 
 import errno
 from pathlib import Path
@@ -34,11 +32,10 @@ class Place(NamedTuple):
 
 
 def locate(url: str | None) -> Place:
-    """The place that `url` names; None for the user's state directory. Raises JournalError; touches
-    no file.
+    """The place that `url` names; None for the user's state directory. Raises JournalError.
 
-    After `sqlite:///` comes a path, relative to the current directory; an absolute one starts with
-    a fourth slash, as in other libraries.
+    It makes nothing. After `sqlite:///` comes a path, relative to the current directory; an
+    absolute one starts with a fourth slash, as in other libraries.
     """
     if url is None:
         return Place(_default_path(), is_default=True)

@@ -158,8 +158,8 @@ def unpriced(connection: sqlite3.Connection, span: Span) -> list[Unpriced]:
         " GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC"
     )
     return [
-        Unpriced(*values, credits=_credits(summed))
-        for *values, summed in connection.execute(sql, bounds)
+        Unpriced(provider, model, reason, status, calls, _credits(summed))
+        for provider, model, reason, status, calls, summed in connection.execute(sql, bounds)
     ]
 
 

@@ -133,8 +133,8 @@ class Ledger(Protocol):
     def known(self, keys: Sequence[str]) -> Mapping[str, ScopeState]:
         """As `state`, without the network: only the keys that are known here.
 
-        A scope in use is refreshed about four times a second; what this process spends shows at
-        once.
+        A scope in use is refreshed once to four times a second; what this process spends shows
+        at once.
         """
         ...
 

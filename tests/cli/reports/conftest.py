@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.cli.main import main
 from spanledger.ledger.entry import Entry
@@ -140,7 +141,9 @@ def august(books: Callable[[list[Entry]], None]) -> None:
 
 
 @pytest.fixture
-def spanledger(path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def spanledger(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run a command: exit code, output, errors."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -153,5 +156,3 @@ def spanledger(path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., 
         return code, out, errors
 
     return run
-
-

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from spanledger.cli.amounts import decimal_text, places_for, rounded_usd, short_number, usd_text
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from spanledger.cli.arguments import nanoseconds, since, until
 
 BERLIN = ZoneInfo("Europe/Berlin")

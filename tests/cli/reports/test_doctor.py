@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from spanledger.cli.doctor_network import Endpoint, endpoint_of, otlp_endpoints, redis_endpoint
 
 

@@ -9,6 +9,7 @@ import sys
 from decimal import Decimal
 
 import pytest
+
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.ledger.entry import Entry
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from spanledger.cli.amounts import usd_text
 
 AUGUST = ("--since", "2026-08", "--until", "2026-08")
@@ -155,7 +156,9 @@ def test_where_nothing_was_recorded_it_says_how_to_start(spanledger, path, comma
     assert not path.exists()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.tuples(

@@ -64,7 +64,11 @@ def test_a_cost_that_is_not_whole_is_marked(spanledger, books, entry):
         ]
     )
     _, out, _ = spanledger("report", "--by", "tenant", *AUGUST)
-    cells = {line.split()[0]: line.split()[1:3] for line in out.splitlines() if " 1.0" in line or "≥" in line}
+    cells = {
+        line.split()[0]: line.split()[1:3]
+        for line in out.splitlines()
+        if " 1.0" in line or "≥" in line
+    }
     assert {name: cell[0] for name, cell in cells.items()} == {
         "whole": "1.0000",
         "partial": "≥1.0000",

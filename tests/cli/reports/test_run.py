@@ -7,9 +7,14 @@ import subprocess
 import sys
 
 import pytest
+
 from spanledger.cli.run import local_defaults, path_of_this_environment
 
-COMMAND = (sys.executable, "-c", "import sys; from spanledger.cli.main import main; sys.exit(main())")
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from spanledger.cli.main import main; sys.exit(main())",
+)
 APP = """\
 import json, os, sys
 names = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
@@ -56,9 +61,7 @@ def test_a_python_file_runs_with_this_python_and_its_exit_code_is_the_commands(e
     assert said["launched"]
     assert said["exporters"] == ["none"] * 3
     announced = [line for line in done.stderr.splitlines() if line.startswith("spanledger: ")]
-    assert announced == [
-        f"spanledger: paid calls are booked in {path}; see: spanledger report"
-    ]
+    assert announced == [f"spanledger: paid calls are booked in {path}; see: spanledger report"]
 
 
 def test_python_is_the_one_of_this_environment(environ, app):

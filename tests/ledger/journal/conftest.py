@@ -39,9 +39,7 @@ def make_entry(**given: Any) -> Entry:
         Usage(
             given.get("units", {"input_tokens": 10}), given.get("credits"), model=given.get("model")
         ),
-        Ending(
-            given.get("outcome", "ok"), 0.25, saved_nano_usd=given.get("saved_nano_usd", 0)
-        ),
+        Ending(given.get("outcome", "ok"), 0.25, saved_nano_usd=given.get("saved_nano_usd", 0)),
         Charge(
             given.get("charge_id", f"{number:032x}"),
             given.get("nano_usd", 1_500),

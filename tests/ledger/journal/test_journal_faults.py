@@ -163,7 +163,9 @@ def small_disk(tmp_path):
     if os.geteuid() != 0 or mount is None:
         pytest.skip("only root can mount a small disk")
     made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False, capture_output=True
+        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
     )
     if made.returncode:
         pytest.skip(f"no disk can be mounted here: {made.stderr!r}")

@@ -65,7 +65,9 @@ def test_it_is_remembered_by_the_file(url):
         journal.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.booleans(), st.decimals("0", "1000", places=3)), min_size=1))
 def test_whoever_reports_in_whatever_order_each_credit_is_booked_once(tmp_path_factory, reports):
     url = f"sqlite:///{tmp_path_factory.mktemp('jobs')}/j.db"

@@ -247,4 +247,7 @@ def test_two_recorders_write_one_journal(url, journal, record, entry):
     for recorder in recorders:
         recorder.close()
     assert journal.totals()[0].calls == 400
-    assert {t.key: t.calls for t in journal.totals(("service",))} == {("shop",): 200, ("other",): 200}
+    assert {t.key: t.calls for t in journal.totals(("service",))} == {
+        ("shop",): 200,
+        ("other",): 200,
+    }

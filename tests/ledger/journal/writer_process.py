@@ -78,7 +78,9 @@ def forked() -> None:
         books.record(entry(number))
     child = os.fork()
     if child == 0:
-        print("inherited", sum(PATH in os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(100)))
+        print(
+            "inherited", sum(PATH in os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(100))
+        )
     for number in range(5 if child == 0 else 3):
         books.record(entry(number))
     if child:

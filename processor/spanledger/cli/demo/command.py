@@ -138,7 +138,28 @@ def _loopback(launcher: str, directory: Path) -> int:
         # The SDKs would take these from the user's own set-up.
         for name in ("ANTHROPIC_AUTH_TOKEN", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
             environ.pop(name, None)
-        return _run_and_report(launcher, "spanledger.cli.demo.app", environ, directory)
+        code = _run_and_report(launcher, "spanledger.cli.demo.app", environ, directory)
+        return code or _limits(launcher, environ, directory)
+
+
+def _limits(launcher: str, environ: Mapping[str, str], directory: Path) -> int:
+    """The second part: what is saved, and what happens at the end of a budget."""
+    second = directory / "limits"
+    second.mkdir()
+    config = Path(__file__).with_name("limits.toml")
+    environ = {
+        **environ,
+        "SPANLEDGER_CONFIG": str(config),
+        "SPANLEDGER_JOURNAL": journal_url(second),
+    }
+    print("\nThe same company on a busy day, with budgets and a cache (limits.toml)\n")
+    code = _run(launcher, "spanledger.cli.demo.limits", environ, second)
+    if code:
+        return code
+    print("\n$ spanledger report --by tenant,feature", flush=True)
+    code = _report(journal_url(second), "tenant,feature")
+    print(NEXT, end="")
+    return code
 
 
 def _live(launcher: str, directory: Path) -> int:
@@ -153,11 +174,23 @@ def _live(launcher: str, directory: Path) -> int:
         f"A Scavio credit is priced at {USD_PER_CREDIT} USD: the demo's price, not yours.\n"
     )
     environ = environment(os.environ, directory)
-    return _run_and_report(launcher, "spanledger.cli.demo.live", environ, directory)
+    code = _run_and_report(launcher, "spanledger.cli.demo.live", environ, directory)
+    print(NEXT, end="")
+    return code
 
 
 def _run_and_report(launcher: str, module: str, environ: Mapping[str, str], directory: Path) -> int:
     """Run `module` under the launcher and print the report. Returns the first exit code not 0."""
+    code = _run(launcher, module, environ, directory)
+    for by in ("tenant,feature", "provider,model"):
+        if not code:
+            print(f"\n$ spanledger report --by {by}", flush=True)
+            code = _report(journal_url(directory), by)
+    return code
+
+
+def _run(launcher: str, module: str, environ: Mapping[str, str], directory: Path) -> int:
+    """Run `module` under the launcher. Returns its exit code."""
     command = [launcher, sys.executable, "-m", module]
     print(f"$ opentelemetry-instrument python -m {module}", flush=True)
     try:
@@ -171,12 +204,7 @@ def _run_and_report(launcher: str, module: str, environ: Mapping[str, str], dire
     if done.returncode:
         print(f"The application failed (exit code {done.returncode}).", file=sys.stderr)
         return done.returncode
-    code = 0
-    for by in ("tenant,feature", "provider,model"):
-        print(f"\n$ spanledger report --by {by}", flush=True)
-        code = code or _report(journal_url(directory), by)
-    print(NEXT, end="")
-    return code
+    return 0
 
 
 def _report(journal: str, by: str) -> int:
