@@ -53,7 +53,7 @@ def redis_server() -> Generator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as directory:
-        server = subprocess.Popen(  # noqa: S603 - found on the path
+        server = subprocess.Popen(
             [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
             cwd=directory,
             stdout=subprocess.DEVNULL,
@@ -206,8 +206,8 @@ class Trial(NamedTuple):
 
     def pay(self) -> int:
         """Make the call; what it cost."""
-        time.sleep(CALL_S * uniform(0.5, 1.5))  # noqa: S311 - not a secret
-        return int(PRICE / (uniform(0.7, 1.6) if self.wrong else 1))  # noqa: S311
+        time.sleep(CALL_S * uniform(0.5, 1.5))
+        return int(PRICE / (uniform(0.7, 1.6) if self.wrong else 1))
 
 
 def by_leases(trial: Trial) -> Callable[[], int | None]:

@@ -30,7 +30,7 @@ from spanledger.api.attribution import attached, configure_attribution
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.openai import OpenAIInstrumentor
 from spanledger.instrumentation.scavio import ScavioInstrumentor

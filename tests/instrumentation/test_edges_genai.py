@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from spanledger.api import attribute, feature
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
 from spanledger.ledger.journal_rows import Row
 from spanledger.processor.sampler import wrap

@@ -14,7 +14,7 @@ from openai_endpoint import CHAT_NANO_USD, MESSAGES, answering, chat, streaming
 from opentelemetry.sdk.trace import TracerProvider
 
 from spanledger.api import attribute, feature
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.streams import flush_streams
 from spanledger.processor.span_processor import LedgerSpanProcessor

@@ -40,7 +40,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from spanledger.api import attribute, guard
 from spanledger.instrumentation import openai as provider_file
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
 
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}

@@ -35,7 +35,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from spanledger.api import attribute, feature
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.streams import flush_streams
 from spanledger.processor.startup import Engine

@@ -12,7 +12,7 @@ from books import Books
 from openai_endpoint import CHAT_NANO_USD, MESSAGES, answering, chat, streaming
 from opentelemetry import trace
 
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 
 HERE = Path(__file__).parent
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}

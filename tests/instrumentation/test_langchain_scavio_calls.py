@@ -22,13 +22,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from scavio._spec import ENDPOINTS
 
-from spanledger.api import attribute, feature
+from spanledger.api import BudgetExceeded, attribute, feature
 from spanledger.api.settings import Section
 from spanledger.cache.config import read_cache_config
 from spanledger.cache.layer import DataLayer
 from spanledger.cache.store import open_store
 from spanledger.instrumentation import langchain_scavio as ours
-from spanledger.instrumentation.call import use_tracer_provider
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.shared import use_data_layer
 from spanledger.ledger.journal_rows import Row
 from spanledger.processor.span_processor import LedgerSpanProcessor
@@ -243,9 +243,30 @@ def test_an_error_can_be_told_to_another_process(books: Books, status: int) -> N
 
 
 def test_other_errors_are_nobody_elses() -> None:
-    for error in (ValueError("of the user's own"), KeyError("Error 400: a key"), OSError(5, "x")):
+    for error in (ValueError("of the user's own"), RuntimeError("Error 400: x"), OSError(5, "x")):
         assert ours._Calls().error_detail(error) is None
     assert ours._Calls().error_from(None) is None
+
+
+@BOTH
+def test_a_budgets_refusal_is_a_text_to_the_agent(
+    make_books: Callable[..., Books], asynchronous: bool
+) -> None:
+    budget = {
+        "scope": "global",
+        "monthly_usd": 0.01,
+        "tiers": {"warning": 0.5, "critical": 1.0, "hard": 1.0, "ceiling": 1.0},
+    }
+    books = make_books({"budgets": [budget]}, scavio="0.005")
+    books.engine.watcher.look()
+    with Loopback(costing(2)) as server:
+        tool = made(server, tools.ScavioAmazonSearch)
+        assert "error" not in invoke(tool, asynchronous=asynchronous, query="fish")
+        assert "budget" in invoke(tool, asynchronous=asynchronous, query="fish")["error"]
+        with pytest.raises(BudgetExceeded):
+            fetch(tool.api_wrapper, asynchronous=asynchronous, query="fish")
+    assert len(server.requests) == 1
+    assert [row.outcome for row in books.rows()] == ["ok", "blocked", "blocked"]
 
 
 # -- jobs ------------------------------------------------------------------------------------------
@@ -257,7 +278,7 @@ def crawling() -> Callable[[Arrived], Answer]:
 
     def answer(arrived: Arrived) -> Answer:
         if arrived.method == "POST":
-            return 202, {"data": {"id": "job_1", "status": "queued"}, "credits_used": 0}
+            return 202, {"data": {"id": "job_1", "status": "queued"}, "credits_used": 1}
         now = next(used)
         status = "completed" if now == 7 else "running"
         return 200, {"data": {"id": "job_1", "status": status, "credits_used": now}}
@@ -285,8 +306,8 @@ def test_a_crawl_is_one_call_whose_credits_arrive_while_polling(
 
         asyncio.run(main())
     assert [(row.credits, row.operation, row.tenant_id) for row in books.rows()] == [
-        (0, "extract.crawl", "acme"),
-        (3, "extract.crawl", "acme"),
+        (1, "extract.crawl", "acme"),
+        (2, "extract.crawl", "acme"),
         (4, "extract.crawl", "acme"),
     ]
     (total,) = books.engine.journal.totals(())

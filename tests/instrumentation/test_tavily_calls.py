@@ -472,7 +472,14 @@ def test_the_same_question_is_asked_once(books: Books, asynchronous: bool) -> No
 
 def test_without_the_instrumentation_nothing_is_booked(books: Books) -> None:
     ours.TavilyInstrumentor().uninstrument()
+
+    async def whose(client: Any) -> str:
+        stream = await client.research("x", stream=True)
+        await anext(stream)
+        await stream.aclose()
+        return str(stream.ag_code.co_filename)
+
     with Loopback(streaming) as server:
         exercise(server, lambda c: list(c.research("x", stream=True)), asynchronous=False)
-        exercise(server, _read, asynchronous=True)
+        assert exercise(server, whose, asynchronous=True).endswith("async_tavily.py")
     assert not books.rows()

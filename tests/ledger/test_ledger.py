@@ -18,6 +18,7 @@ from spanledger.ledger.protocol import (
     Reservation,
     open_ledger,
 )
+from spanledger.ledger.store import Report
 
 NewLedger = Callable[[], LeasedLedger]
 Limited = Callable[..., LimitedScope]
@@ -342,6 +343,25 @@ def test_a_lease_is_renewed_before_it_ends(
     before = used.until
     eventually(lambda: used.until > before + 0.5)
     call.release()
+
+
+def test_a_lease_that_runs_low_is_topped_up_before_anybody_waits(
+    new_ledger: NewLedger, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (scope, producer):
+        monkeypatch.setattr(module, "REPORT_S", 1000.0)  # nothing else renews it
+    monkeypatch.setattr(scope, "RENEW_S", 1000.0)
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 10**9)
+    reports: list[Report] = []
+    sync = ledger._store.sync
+    monkeypatch.setattr(ledger._store, "sync", lambda asked: reports.extend(asked) or sync(asked))
+
+    def topped_up() -> bool:
+        held(reserve(ledger, [tenant], 10)).settle(10)
+        return any(report.want and not report.need for report in reports)
+
+    eventually(topped_up)
 
 
 def test_threads_that_come_and_go(new_ledger: NewLedger, limited: Limited) -> None:

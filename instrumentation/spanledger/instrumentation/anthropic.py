@@ -20,7 +20,8 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count
-from spanledger.instrumentation.call import Reading, Request, use_tracer_provider
+from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import Engine, get, input_size, text
 
 _PATHS: Final = frozenset({"/v1/messages", "/v1/messages?beta=true"})

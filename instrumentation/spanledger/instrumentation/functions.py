@@ -11,7 +11,7 @@ from opentelemetry import context
 
 from spanledger.api.attribution import without_attribution
 from spanledger.api.guard import swallow
-from spanledger.instrumentation.call import Call, Reading, Request
+from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.pipeline import (
     Flow,
     observed_call,
@@ -20,6 +20,7 @@ from spanledger.instrumentation.pipeline import (
     start,
     unbilled,
 )
+from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.shared import data_call
 
 

@@ -15,9 +15,10 @@ from typing import Any, Final
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from spanledger.api.values import Usage, decimal_amount
-from spanledger.instrumentation.call import Reading, Request, use_tracer_provider
 from spanledger.instrumentation.functions import FunctionEngine
 from spanledger.instrumentation.hosts import address_of
+from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import get, text
 
 PROVIDER: Final = "scavio"

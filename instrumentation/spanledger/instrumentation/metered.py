@@ -25,7 +25,7 @@ from spanledger.api.attribution import Decorated, async_steps, attached, left, s
 from spanledger.api.errors import ConfigurationError
 from spanledger.api.guard import swallow
 from spanledger.api.values import Usage, count, decimal_amount
-from spanledger.instrumentation.call import Call, Reading, Request
+from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.pipeline import (
     Failed,
     Flow,
@@ -38,6 +38,7 @@ from spanledger.instrumentation.pipeline import (
     start,
     unbilled,
 )
+from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.shared import data_call
 from spanledger.instrumentation.streams import LiveStream
 

@@ -15,9 +15,10 @@ from opentelemetry.util.types import AttributeValue
 from spanledger.api import names
 from spanledger.api.guard import say_once
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
-from spanledger.instrumentation.call import Reading, Request, use_tracer_provider
 from spanledger.instrumentation.hosts import ask_no_more, host_of
 from spanledger.instrumentation.pipeline import status_of
+from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import Engine, fields, get, input_size, text
 
 # Path -> (operation, shape of the result). What is not here costs nothing itself, or is a job that

@@ -17,7 +17,8 @@ from opentelemetry import context
 from spanledger.api.attribution import without_attribution
 from spanledger.api.gate import Wait
 from spanledger.api.guard import swallow
-from spanledger.instrumentation.call import NOTHING_READ, Call, Request
+from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.request import NOTHING_READ, Request
 
 
 class _Send:

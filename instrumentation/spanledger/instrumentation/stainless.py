@@ -17,8 +17,9 @@ from opentelemetry import context
 from spanledger.api.attribution import without_attribution
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, ModelSwap
-from spanledger.instrumentation.call import NOTHING_READ, Call, Reading, Request
+from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.pipeline import Flow, paid_call, run, run_async, start, unbilled
+from spanledger.instrumentation.request import NOTHING_READ, Reading, Request
 from spanledger.instrumentation.streams import (
     LiveStream,
     StreamReader,

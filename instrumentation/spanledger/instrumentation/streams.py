@@ -22,7 +22,8 @@ from typing import Any, Final, Protocol
 import wrapt
 
 from spanledger.api.guard import swallow
-from spanledger.instrumentation.call import NOTHING_READ, Call, Reading
+from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.request import NOTHING_READ, Reading
 
 LONGEST_BODY: Final = 32 * 1024 * 1024
 """Bytes of a body kept to read its usage, where the user reads the bytes himself."""
@@ -145,14 +146,17 @@ class _Collector:
     def __init__(self) -> None:
         self.notes: queue.SimpleQueue[LiveStream | threading.Event] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     def ensure_running(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="spanledger-streams", daemon=True
-            )
-            self._thread.start()
-            _end_at_child_exit()
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="spanledger-streams", daemon=True)
+                thread.start()
+                self._thread = thread
+                _end_at_child_exit()
 
     def _run(self) -> None:
         while True:
@@ -174,7 +178,7 @@ _collector = _Collector()
 
 def _after_fork() -> None:
     global _collector, _open
-    for live in list(_open):
+    for live in _still_open():
         live.call.forget()
     _collector, _open = _Collector(), weakref.WeakSet()
 
@@ -190,8 +194,16 @@ def flush_streams(timeout_s: float = 5.0) -> bool:
 def end_open_streams() -> None:
     """Book the streams that are still open, as they are: the process ends."""
     flush_streams()
-    for live in list(_open):
+    for live in _still_open():
         live.end()
+
+
+def _still_open() -> list[LiveStream]:
+    while True:
+        try:
+            return list(_open)
+        except RuntimeError:  # another thread has opened one meanwhile
+            continue
 
 
 atexit.register(end_open_streams)

@@ -21,10 +21,11 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from spanledger.api.attribution import async_steps
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
-from spanledger.instrumentation.call import Reading, Request, use_tracer_provider
 from spanledger.instrumentation.functions import FunctionEngine
 from spanledger.instrumentation.hosts import address_of
 from spanledger.instrumentation.pipeline import status_of, unbilled
+from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import get, text
 
 PROVIDER: Final = "tavily"

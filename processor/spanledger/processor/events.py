@@ -129,7 +129,7 @@ class ChargeEvents:
         self._stop = threading.Event()
         self._begin()
         after_fork = weakref.WeakMethod(self._begin)
-        pass
+        os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
         main_ends = weakref.WeakMethod(self._main_ends)
         _when_main_ends(lambda: (method := main_ends()) and method())
 

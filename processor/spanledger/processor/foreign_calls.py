@@ -12,6 +12,7 @@ from opentelemetry.util.types import AttributeValue
 
 from spanledger.api import names
 from spanledger.api.attribution import current_attribution
+from spanledger.api.charges import add_charge
 from spanledger.api.gate import gate
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall
 from spanledger.processor.dialects import ForeignCall
@@ -107,19 +108,7 @@ def charge_attributes(
         names.ACCOUNTED: True,
         names.COST_STATUS: charge.status,
     }
-    if charge.nano_usd is not None:
-        usd = charge.nano_usd / 1e9
-        told[names.COST_AMOUNT] = usd
-        told[names.COST_CURRENCY] = "USD"
-        told[names.COST_USD] = usd
-    optional: tuple[tuple[str, AttributeValue | None], ...] = (
-        (names.COST_SOURCE, charge.source),
-        (names.PRICE_VERSION, charge.price_version),
-        (names.UNPRICED_REASON, charge.reason),
-        (names.CREDITS, None if charge.credits is None else float(charge.credits)),
-        (names.BUDGET_TIER, charge.tier),
-    )
-    told.update({name: value for name, value in optional if value is not None})
+    add_charge(told, charge)
     who = {
         names.TENANT: attribution.tenant,
         names.USER: attribution.user,

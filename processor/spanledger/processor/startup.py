@@ -51,6 +51,8 @@ from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import read_price_config
 from spanledger.pricing.estimates import Estimates
 from spanledger.processor.events import read_charge_events
+from spanledger.processor.forks import renew_in_children
+from spanledger.processor.instances import tell_apart
 from spanledger.processor.metrics import Metrics
 from spanledger.processor.propagation import mark_incoming_baggage
 from spanledger.processor.sampler import wrap as wrap_sampler
@@ -190,7 +192,10 @@ def start(
         new = Engine(settings, service=service or _service_name(tracer_provider))
         new.start()
         _hook_tracer_provider(tracer_provider)
-        new.metrics.register(meter_provider or metrics.get_meter_provider())
+        meters = meter_provider or metrics.get_meter_provider()
+        tell_apart(meters)
+        new.metrics.register(meters)
+        renew_in_children(tracer_provider, meters)
         atexit.register(new.close)
         _engine = new
         return new
