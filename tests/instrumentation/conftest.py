@@ -12,9 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
 from spanledger.instrumentation.scavio import ScavioInstrumentor
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.processor.startup import Engine
 
 

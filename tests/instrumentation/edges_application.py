@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 from openai_endpoint import MESSAGES, answering, chat, streaming
+
 from spanledger.api import attribute
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.openai import OpenAIInstrumentor

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from spanledger.api import BudgetError, BudgetExceeded, BudgetThrottled, attribute, guard
 from spanledger.api.gate import Decision, Permit, Wait, install_gate
 from spanledger.api.values import Charge, Ending, ModelSwap, PaidCall, Tier, Usage
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.streams import flush_streams
 
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}

@@ -30,8 +30,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from spanledger.api import attribute, feature
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.ledger.journal_rows import Row
 from spanledger.processor.sampler import wrap
 from spanledger.processor.span_processor import LedgerSpanProcessor
@@ -167,9 +167,7 @@ ASYNC: dict[str, tuple[Callable[[], Any], int]] = {
         CHAT_NANO_USD,
     ),
     "stream": (
-        lambda: _collected(
-            streaming().client(openai.AsyncOpenAI).chat.completions.create(**ASKED)
-        ),
+        lambda: _collected(streaming().client(openai.AsyncOpenAI).chat.completions.create(**ASKED)),
         CHAT_NANO_USD,
     ),
     "responses": (
@@ -237,9 +235,7 @@ async def test_an_error_is_one_span_and_one_row(beside: Beside, kind: type) -> N
 
 
 @pytest.mark.parametrize("how", ["close", "break", "fail"])
-def test_a_stream_ended_early_is_one_span_and_one_row(
-    beside: Beside, order: str, how: str
-) -> None:
+def test_a_stream_ended_early_is_one_span_and_one_row(beside: Beside, order: str, how: str) -> None:
     endpoint = streaming(n=9, breaks_after=3 if how == "fail" else None)
     stream = endpoint.client().chat.completions.create(**ASKED)
     if how == "fail":

@@ -521,6 +521,31 @@ async def test_a_cancelled_block_and_a_cancelled_coroutine(books: Books) -> None
     assert {row.error_type for row in books.rows()} == {"CancelledError"}
 
 
+async def test_a_cancelled_async_generator(books: Books) -> None:
+    cleaned: list[str] = []
+
+    @cent
+    async def items() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(10)
+        finally:
+            cleaned.append("up")
+
+    async def read() -> None:
+        async for _ in items():
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cleaned == ["up"]
+    assert costs(books) == [(CENT, "estimated", "error")]
+    assert books.row().error_type == "CancelledError"
+
+
 async def test_a_coroutine_never_awaited_costs_nothing(books: Books) -> None:
     coroutine().close()
     assert costs(books) == []

@@ -40,8 +40,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from spanledger.api import attribute, guard
 from spanledger.instrumentation import openai as provider_file
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
+from spanledger.instrumentation.spans import use_tracer_provider
 
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}
 STREAM = {**CHAT, "stream": True}
@@ -487,6 +487,29 @@ def test_a_client_made_before_it_was_patched(books: Books) -> None:
         OpenAIInstrumentor().instrument(skip_dep_check=True)
     assert len(list(create(**STREAM))) == 3
     assert books.row().nano_usd == CHAT_NANO_USD
+
+
+@pytest.mark.parametrize(
+    ("base_url", "provider"),
+    [
+        ("https://us-central1-aiplatform.googleapis.com/v1/endpoints/openapi", "gcp.vertex_ai"),
+        ("https://aiplatform.googleapis.com/v1/endpoints/openapi", "gcp.vertex_ai"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gcp.gemini"),
+        ("https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1", "aws.bedrock"),
+        ("https://eu.api.openai.com/v1", "openai"),
+        ("https://api.openai.com.gateway.example/v1", "openai"),  # a gateway
+        ("http://localhost:8000/v1", "openai"),
+    ],
+)
+def test_the_provider_is_found_from_the_url(books: Books, base_url: str, provider: str) -> None:
+    answering(chat()).client(base_url=base_url).chat.completions.create(**CHAT)
+    assert books.row().provider == provider
+
+
+def test_openai_on_bedrock(books: Books) -> None:
+    client = answering(chat()).client(openai.BedrockOpenAI, aws_region="us-west-2")
+    client.chat.completions.create(**CHAT)
+    assert books.row().provider == "aws.bedrock"
 
 
 def test_two_sdks_at_once(books: Books) -> None:

@@ -35,8 +35,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from spanledger.api import attribute, feature
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.streams import flush_streams
 from spanledger.processor.startup import Engine
 
@@ -110,7 +110,9 @@ def _client(endpoint: Endpoint, kind: type = openai.OpenAI) -> Any:
 
 
 def _failing(status: int) -> Endpoint:
-    return answering({"error": {"message": f"{PROMPT} {KEY} is not allowed", "code": ANSWER}}, status)
+    return answering(
+        {"error": {"message": f"{PROMPT} {KEY} is not allowed", "code": ANSWER}}, status
+    )
 
 
 def test_openai(kept: Kept) -> None:

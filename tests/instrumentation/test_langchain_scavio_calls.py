@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,12 +25,13 @@ from scavio._spec import ENDPOINTS
 
 from spanledger.api import BudgetExceeded, attribute, feature
 from spanledger.api.settings import Section
+from spanledger.cache import cache_control
 from spanledger.cache.config import read_cache_config
 from spanledger.cache.layer import DataLayer
 from spanledger.cache.store import open_store
 from spanledger.instrumentation import langchain_scavio as ours
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.shared import use_data_layer
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.ledger.journal_rows import Row
 from spanledger.processor.span_processor import LedgerSpanProcessor
 
@@ -426,3 +428,26 @@ def test_without_the_instrumentation_nothing_is_booked(books: Books) -> None:
     with Loopback(costing(1)) as server:
         invoke(made(server, tools.ScavioAmazonSearch), asynchronous=False, query="fish")
     assert not books.rows()
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_what_is_stale_is_served_though_the_error_has_lost_its_status(
+    books: Books, status: int
+) -> None:
+    rules = {"secret": "0" * 32, "scavio/*": {"fresh": "15m", "stale": "24h"}}
+    layer = DataLayer(read_cache_config(Section(rules, "test", "cache")), open_store(None))
+    use_data_layer(layer)
+    answers = [(200, {"data": {"products": [1]}, "credits_used": 1}), (status, {"error": "down"})]
+    try:
+        with Loopback(lambda _: answers.pop(0)) as server:
+            tool = tools.ScavioAmazonSearch(
+                scavio_api_key="k", api_base_url=server.url, max_requests_per_second=50
+            )
+            with cache_control(ttl=0.01):
+                tool.invoke({"query": "fish"})
+            time.sleep(0.05)
+            assert tool.invoke({"query": "fish"})["data"] == {"products": [1]}
+    finally:
+        use_data_layer(None)
+        layer.close()
+    assert [row.outcome for row in books.rows()] == ["ok", "error"]

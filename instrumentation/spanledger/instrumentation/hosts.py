@@ -31,8 +31,10 @@ _DOMAINS: Final[Mapping[str, str]] = {
     "cohere.ai": "cohere",
     "cohere.com": "cohere",
     "generativelanguage.googleapis.com": "gcp.gemini",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
+    "googleapis.com": "gcp.vertex_ai",  # us-central1-aiplatform.googleapis.com
     "amazonaws.com": "aws.bedrock",
+    "amazonaws.com.cn": "aws.bedrock",
+    "api.aws": "aws.bedrock",
     "moonshot.ai": "moonshot_ai",
     "anthropic.com": "anthropic",
 }

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from opentelemetry import context
 
 from spanledger.api.guard import swallow
+from spanledger.api.values import count
 from spanledger.cache.config import Rule
 from spanledger.cache.flight import ErrorKind, Follow, Hit, Lead
 from spanledger.cache.flight import Failed as LeaderFailed
@@ -142,7 +143,7 @@ def _failed(call: Call, reader: DataReader, lead: Lead, error: BaseException) ->
     if not isinstance(error, Exception):  # cancelled: nobody waits for us now
         lead.abandon()
         return RAISE
-    kind = _kind(error)
+    kind = _kind(error, detail)
     stale = lead.stale() if kind == "unavailable" else None
     yield Offload(
         partial(lead.fail, kind, error, detail), partial(lead.async_fail, kind, error, detail)
@@ -150,9 +151,11 @@ def _failed(call: Call, reader: DataReader, lead: Lead, error: BaseException) ->
     return RAISE if stale is None else stale.value
 
 
-def _kind(error: BaseException) -> ErrorKind:
+def _kind(error: BaseException, detail: object) -> ErrorKind:
     """Whom an error concerns: everybody who asks the same, everybody for now, or its caller."""
     status = status_of(error)
+    if status is None and isinstance(detail, Mapping):  # the SDK's error has lost it
+        status = count(detail.get("status"))
     if status is None:
         names = {kind.__name__ for kind in type(error).__mro__}
         reach = any(name.endswith(_OUT_OF_REACH) or "Timeout" in name for name in names)

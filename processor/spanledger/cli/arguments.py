@@ -22,6 +22,10 @@ _FORMS: Final = (
     "a date (2026-08-01), a month (2026-08), a time (2026-08-01T09:30), "
     "today, yesterday, month, 24h, 7d, 4w or all"
 )
+_JOURNAL: Final = (
+    "sqlite:///path; default: SPANLEDGER_JOURNAL, the configuration file, or the user's state "
+    "directory"
+)
 
 
 class Subparsers(Protocol):
@@ -32,31 +36,37 @@ class Subparsers(Protocol):
         ...
 
 
-def add_period(parser: argparse.ArgumentParser) -> None:
-    """Add --since and --until."""
+def add_period(parser: argparse.ArgumentParser, *, start: str = "month", end: str = "now") -> None:
+    """Add --since and --until, with these defaults."""
     parser.add_argument(
         "--since",
         type=_argument(since),
-        default="month",
+        default=start,
         metavar="WHEN",
-        help=f"{_FORMS}; default: month, the current one, in this machine's time zone",
+        help=f"{_FORMS}; default: {start}, in this machine's time zone",
     )
     parser.add_argument(
         "--until",
         type=_argument(until),
-        default="now",
+        default=end,
         metavar="WHEN",
-        help="the same forms; a date or month is included; default: now",
+        help=f"the same forms; a date or month is included; default: {end}",
     )
 
 
 def add_journal(parser: argparse.ArgumentParser) -> None:
     """Add --journal."""
-    parser.add_argument(
-        "--journal",
+    parser.add_argument("--journal", metavar="URL", help=_JOURNAL)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add --journal and --prometheus, of which one may be given."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--journal", metavar="URL", help=_JOURNAL)
+    place.add_argument(
+        "--prometheus",
         metavar="URL",
-        help="sqlite:///path; default: SPANLEDGER_JOURNAL, the configuration file, or the user's "
-        "state directory",
+        help="read a whole fleet's Prometheus instead, such as http://localhost:9090",
     )
 
 
@@ -116,9 +126,9 @@ def since(text: str, now: datetime) -> datetime | None:
     if month := _MONTH.fullmatch(text):
         return _local(datetime(int(month[1]), int(month[2]), 1))  # noqa: DTZ001 - local
     named = {
-        "today": _midnight(now),
-        "yesterday": _midnight(now - timedelta(days=1)),
-        "month": _midnight(now.replace(day=1)),
+        "today": midnight(now),
+        "yesterday": midnight(now - timedelta(days=1)),
+        "month": midnight(now.replace(day=1)),
     }
     return named.get(text) or _local(datetime.fromisoformat(text))
 
@@ -130,9 +140,9 @@ def until(text: str, now: datetime) -> datetime | None:
     start = since(text, now)
     assert start is not None
     if text in ("today", "yesterday") or _DAY.fullmatch(text):
-        return _midnight(start + timedelta(days=1))
+        return midnight(start + timedelta(days=1))
     if text == "month" or _MONTH.fullmatch(text):
-        return _midnight((start + timedelta(days=31)).replace(day=1))
+        return midnight((start + timedelta(days=31)).replace(day=1))
     return start
 
 
@@ -141,7 +151,7 @@ def _local(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
-def _midnight(moment: datetime) -> datetime:
+def midnight(moment: datetime) -> datetime:
     """The start of that day, by the calendar: some local days have 23 or 25 hours."""
     return _local(datetime(moment.year, moment.month, moment.day))  # noqa: DTZ001 - local
 

@@ -23,12 +23,12 @@ class Sample(NamedTuple):
     """One series of an answer: its labels, and its values by the Unix time in seconds."""
 
     labels: Mapping[str, str]
-    values: Mapping[float, Decimal]
+    values: dict[float, Decimal]
 
     @property
     def value(self) -> Decimal:
         """The only value, or the last."""
-        return next(reversed(self.values.values()))
+        return list(self.values.values())[-1]
 
 
 class Prometheus:

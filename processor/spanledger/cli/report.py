@@ -13,8 +13,8 @@ from typing import Any, Final
 from spanledger.cli.amounts import decimal_text, usd_text
 from spanledger.cli.arguments import (
     Subparsers,
-    add_journal,
     add_period,
+    add_place,
     nanoseconds,
     open_to_read,
     period,
@@ -42,7 +42,7 @@ def add(subparsers: Subparsers) -> None:
         help=f"{', '.join(DIMENSIONS)} or a further baggage key of yours; default: tenant,feature",
     )
     add_period(parser)
-    add_journal(parser)
+    add_place(parser)
     parser.add_argument(
         "--top",
         type=int,
@@ -79,6 +79,9 @@ class Report:
     groups: by the first name in `by`; the last name's groups are the rows.
     trends: USD of each group in equal parts of the period.
     recorded: how many rows the journal holds, and from when to when, in Unix nanoseconds.
+    fleet: the figures are those of a fleet's Prometheus, and rounded.
+    unknown: measures that it does not have.
+    estimated_nano_usd: the part of the cost that is estimated, where only that is known.
     """
 
     place: str
@@ -90,6 +93,9 @@ class Report:
     trends: dict[Key, list[float]]
     unpriced: list[Unpriced]
     recorded: tuple[int, int | None, int | None]
+    fleet: bool = False
+    unknown: frozenset[str] = frozenset()
+    estimated_nano_usd: int = 0
 
     def rows(self) -> list[Total]:
         """The groups by all of the names in `by`, in order."""
@@ -125,14 +131,14 @@ def make_report(
         since,
         until,
         journal.totals((), start, end)[0],
-        _tree(levels, by),
+        tree(levels, by),
         trends,
         journal.unpriced(start, end),
         recorded,
     )
 
 
-def _tree(levels: Sequence[Sequence[Total]], by: Sequence[str]) -> list[Group]:
+def tree(levels: Sequence[Sequence[Total]], by: Sequence[str]) -> list[Group]:
     """The totals of each depth as one tree: the dearest first, days in their order."""
     top: list[Group] = []
     above: dict[Key, list[Group]] = {(): top}
@@ -153,11 +159,14 @@ def _day(total: Total) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; the exit code is 1 where there is no journal yet."""
     start, end = period(arguments)
-    journal = open_to_read(arguments)
-    if journal is None:
-        return 1
-    with closing(journal):
-        report = make_report(journal, arguments.by, start, end)
+    if arguments.prometheus is not None:
+        report = _fleet_report(arguments, start, end)
+    else:
+        journal = open_to_read(arguments)
+        if journal is None:
+            return 1
+        with closing(journal):
+            report = make_report(journal, arguments.by, start, end)
     if arguments.json:
         print(json.dumps(as_json(report), indent=2))
     elif arguments.csv:
@@ -169,23 +178,40 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fleet_report(arguments: argparse.Namespace, since: datetime | None, until: datetime) -> Report:
+    from spanledger.cli.prometheus import Prometheus  # noqa: PLC0415 - not for every report
+    from spanledger.cli.report_prometheus import Fleet, make_fleet_report  # noqa: PLC0415
+
+    fleet = Fleet(Prometheus(arguments.prometheus), daily="day" in arguments.by)
+    return make_fleet_report(fleet, arguments.by, since, until)
+
+
 def as_json(report: Report) -> dict[str, Any]:
     """The report for other programs; money and credits are texts of exact decimals."""
     return {
         "since": None if report.since is None else report.since.isoformat(),
         "until": report.until.isoformat(),
         "currency": "USD",
-        "total": _measures(report.total),
+        **(_fleet_notes(report) if report.fleet else {}),
+        "total": _measures(report, report.total),
         "rows": [_row(report, total) for total in report.rows()],
     }
 
 
-def _row(report: Report, total: Total) -> dict[str, Any]:
-    return dict(zip(report.by, total.key, strict=True)) | _measures(total)
-
-
-def _measures(total: Total) -> dict[str, Any]:
+def _fleet_notes(report: Report) -> dict[str, Any]:
     return {
+        "place": report.place,
+        "rounded": True,
+        "estimated_usd": usd_text(report.estimated_nano_usd),
+    }
+
+
+def _row(report: Report, total: Total) -> dict[str, Any]:
+    return dict(zip(report.by, total.key, strict=True)) | _measures(report, total)
+
+
+def _measures(report: Report, total: Total) -> dict[str, Any]:
+    measures = {
         "cost_usd": usd_text(total.nano_usd),
         "calls": total.calls,
         "uses": total.uses,
@@ -199,9 +225,12 @@ def _measures(total: Total) -> dict[str, Any]:
         "estimated_calls": total.estimated_calls,
         "saved_usd": usd_text(total.saved_nano_usd),
     }
+    return measures | dict.fromkeys(report.unknown)
 
 
 def _write_csv(report: Report) -> None:
-    writer = csv.DictWriter(sys.stdout, [*report.by, *_measures(report.total)], lineterminator="\n")
+    writer = csv.DictWriter(
+        sys.stdout, [*report.by, *_measures(report, report.total)], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(_row(report, total) for total in report.rows())

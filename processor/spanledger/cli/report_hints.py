@@ -41,6 +41,9 @@ def hints(report: Report) -> Iterator[Hint]:
             f"{_calls_are(report.total.estimated_calls)} estimated: the provider did not say what "
             "was used (streams that broke off, lost answers)."
         )
+    if report.estimated_nano_usd:
+        estimated = rounded_usd(report.estimated_nano_usd, 4)
+        yield Hint(f"{estimated} USD of it are estimated: the provider did not say what was used.")
     if report.total.saved_nano_usd:
         saved = rounded_usd(report.total.saved_nano_usd, 4)
         yield Hint(f"Saved: {saved} USD, by cached and shared results and cheaper models.")
@@ -48,6 +51,11 @@ def hints(report: Report) -> Iterator[Hint]:
 
 
 def _nothing(report: Report) -> Hint:
+    if report.fleet:
+        return Hint(
+            "Prometheus knows of no paid call in that time. It has what its services sent: is it "
+            "the right one, and do they export their metrics? `spanledger doctor` says so there."
+        )
     count, _, last = report.recorded
     if last is None:
         return Hint("Nothing was recorded yet. Start your application:", ("spanledger run app.py",))

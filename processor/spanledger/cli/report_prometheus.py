@@ -9,12 +9,14 @@ scrapes it can only reckon: so amounts are rounded, and an invoice is a matter f
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from spanledger.api import names
 from spanledger.api.errors import ConfigurationError
 from spanledger.budget.amounts import to_nano
+from spanledger.budget.periods import PeriodKind
 from spanledger.budget.tiers import NAMES as TIERS
+from spanledger.budget.windows import BudgetReading
 from spanledger.cli.arguments import midnight
 from spanledger.cli.prometheus import Prometheus, Sample
 from spanledger.cli.report import TREND_PARTS, Key, Report, tree
@@ -42,20 +44,6 @@ class _Line(NamedTuple):
     labels: Key
     measure: str
     amount: Decimal
-
-
-class Budget(NamedTuple):
-    """How a budget stands. Amounts in nano-`unit`; `projected` is None where it is too early."""
-
-    scope: str
-    period: str
-    unit: str
-    limit: int
-    spent: int
-    held: int
-    projected: int | None
-    tier: str
-    unverified: bool
 
 
 class Fleet:
@@ -106,9 +94,7 @@ class Fleet:
                 reason,
                 "unknown",
                 count,
-                credits_of.get((provider, model), Decimal(0))
-                if reason == _CREDITS
-                else Decimal(0),
+                credits_of.get((provider, model), Decimal(0)) if reason == _CREDITS else Decimal(0),
             )
             for (provider, model, reason), amount in calls.items()
             if (count := _whole(amount))
@@ -124,7 +110,7 @@ class Fleet:
         rows = self._prometheus.query_range(
             f"sum by ({', '.join(labels)}) (increase({_COST}[{_milliseconds(step)}ms]))",
             since + step,
-            until,
+            until + step / 2,  # the last part ends at `until`, give or take the rounding of a step
             step.total_seconds(),
         )
         first = (since + step).timestamp()
@@ -137,7 +123,7 @@ class Fleet:
                 values[min(part, parts - 1)] += float(value)
         return drawn
 
-    def budgets(self, now: datetime) -> list[Budget]:
+    def budgets(self, now: datetime) -> list[BudgetReading]:
         """The budgets in USD as they stand `now`. Every process reports each, from the ledger."""
 
         def gauge(what: str, *by: str) -> dict[Key, Decimal]:
@@ -152,9 +138,9 @@ class Fleet:
         unverified = any(gauge("ledger_unverified", "job").values())
         nothing = Decimal(0)
         return [
-            Budget(
+            BudgetReading(
                 str(key[0]),
-                str(key[1]),
+                cast("PeriodKind", key[1]),
                 "usd",
                 to_nano(limit),
                 to_nano(spent.get(key, nothing)),
@@ -177,7 +163,7 @@ class Fleet:
 
     def _measured(self, day: str | None, since: datetime, until: datetime) -> Iterator[_Line]:
         for metric, measure in _MEASURES.items():
-            more = ("type",) if measure == "" else ()
+            more = () if measure else ("type",)
             for key, amount in self._grown(metric, (*LABELS, *more), since, until).items():
                 kind = measure or f"{key[-1]}_tokens"
                 if amount:
@@ -202,7 +188,7 @@ _MEASURES: Final = {
     "spanledger_estimated_cost_USD_total": "estimated",
     "spanledger_calls_total": "calls",
     "spanledger_feature_uses_total": "uses",
-    "spanledger_tokens_total": "",
+    'spanledger_tokens_total{type=~"input|output|cache_read|cache_write"}': "",
     "spanledger_credits_total": "credits",
     _UNPRICED: "unpriced",
     "spanledger_saved_USD_total": "saved",

@@ -171,7 +171,9 @@ def _columns(
         columns.append(("tokens in", [_some(total.input_tokens) for total in totals]))
         columns.append(("out", [_some(total.output_tokens) for total in totals]))
     columns.append(("calls", [short_number(total.calls) for total in totals]))
-    columns.append(("uses", [_some(line.total.uses) if line.uses else "" for line in lines]))
+    if "uses" not in report.unknown:
+        uses = [_some(line.total.uses) if line.uses else "" for line in lines]
+        columns.append(("uses", uses))
     if report.trends:
         columns.append(("trend", [_trend(line.trend, glyphs) for line in lines]))
     return columns

@@ -2,7 +2,7 @@
 
 import netrc
 from base64 import b64encode
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import Request
 
 from spanledger.api.errors import ConfigurationError
@@ -13,11 +13,7 @@ def request_to(url: str, *, option: str) -> Request:
 
     Raises ConfigurationError, naming `option`, where that is no address of the web.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    parts, host, port = _split(url)
     if not host or parts.scheme not in ("http", "https"):
         raise ConfigurationError(
             "is not an address of the web",
@@ -37,6 +33,14 @@ def request_to(url: str, *, option: str) -> Request:
         # Not for whoever the address may be redirected to.
         request.add_unredirected_header("Authorization", f"Basic {_encoded(*login)}")
     return request
+
+
+def _split(url: str) -> tuple[SplitResult, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.hostname, parts.port
+    except ValueError:
+        return urlsplit(""), None, None
 
 
 def login_at(host: str) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from spanledger.api import names
 from spanledger.api.guard import internal_errors, swallow
 from spanledger.api.values import Attribution, Tier
 from spanledger.ledger.entry import Entry
+from spanledger.processor.forks import at_child_exit
 from spanledger.processor.series import Key, Recent, Sums, Tenants
 
 _NANO: Final = 10**9
@@ -188,6 +189,7 @@ class Metrics:
         self._balances: dict[str, Decimal] = {}
         self._readings: tuple[BudgetReading, ...] = ()
         self._errors_counted: dict[str, int] = {}
+        self._end_awaited = False
         self._lock = threading.Lock()
         self._state = self._new_state()
         after_fork = weakref.WeakMethod(self._after_fork)
@@ -197,6 +199,9 @@ class Metrics:
 
     def __call__(self, entries: Sequence[Entry]) -> None:
         """Count `entries`."""
+        if not self._end_awaited:
+            self._end_awaited = True
+            at_child_exit(self._end_child)
         state = self._state
         with self._lock:
             sent = [(state.add(entry), entry.ending.latency_s) for entry in entries]
@@ -212,6 +217,14 @@ class Metrics:
     def finish(self) -> None:
         """This process is about to end: no sum waits for another collection any more."""
         self._zero_first = False
+
+    def _end_child(self) -> None:
+        self.finish()
+        for provider in dict.fromkeys(self._all_providers()):
+            force_flush = getattr(provider, "force_flush", None)
+            if force_flush is not None:
+                with swallow("metrics: exit"):
+                    force_flush()
 
     # -- instruments ---------------------------------------------------------------------------
 
@@ -329,6 +342,7 @@ class Metrics:
 
     def _after_fork(self) -> None:
         """What the parent counted, the parent reports; its writer may have held the lock."""
+        self._end_awaited = False
         self._lock = threading.Lock()
         self._state = self._new_state()
         self._errors_counted = dict(internal_errors)

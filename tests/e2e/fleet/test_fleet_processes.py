@@ -85,7 +85,7 @@ def test_uvicorn_workers_are_told_apart(tmp_path: Path, sink: Sink, given: str) 
     ) as process:
         url = f"http://127.0.0.1:{port}/"
         pids = set(ask(url, 40))
-        while len(pids) < 2:
+        while len(pids) < 2:  # one is up before the other
             pids |= set(ask(url, 40))
         process.terminate()
         process.wait(30)
