@@ -198,15 +198,22 @@ def live_objects(bench: Bench, n: int) -> int:
 
 
 def startup() -> tuple[float, float]:
-    """(CPU ms, MiB) that importing and starting spanledger adds to openai and OpenTelemetry's SDK."""
-    base = "import openai, opentelemetry.sdk.trace, opentelemetry.sdk.metrics, opentelemetry.instrumentation.instrumentor\n"
+    """(CPU ms, MiB) that importing and starting adds to openai and OpenTelemetry's SDK."""
+    base = (
+        "import openai, opentelemetry.sdk.trace, opentelemetry.sdk.metrics\n"
+        "import opentelemetry.instrumentation.instrumentor\n"
+    )
     ours = (
-        "from spanledger.processor.startup import start\nfrom spanledger.api.settings import Section, Settings\n"
+        "from spanledger.processor.startup import start\n"
+        "from spanledger.api.settings import Section, Settings\n"
         "from spanledger.instrumentation.openai import OpenAIInstrumentor\n"
         "start(Settings(root=Section({}, 'b'), journal='memory://'), service='b')\n"
         "OpenAIInstrumentor().instrument(skip_dep_check=True)\n"
     )
-    tell = "import resource, time; print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    tell = (
+        "import resource, time\n"
+        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
 
     def run(code: str) -> tuple[float, float]:
         done = subprocess.run(
@@ -244,7 +251,8 @@ def main() -> None:
             bare, metered = added(bench, block, n, options.rounds)
             more = metered - bare
             print(
-                f"{name:36}{bare:10.1f}{metered:12.1f}{more:10.1f}{metered / bare:9.3f}{more / span:14.1f}"
+                f"{name:36}{bare:10.1f}{metered:12.1f}{more:10.1f}"
+                f"{metered / bare:9.3f}{more / span:14.1f}"
             )
         usage = Usage(
             {"input_tokens": 1200, "output_tokens": 150, "cache_read_tokens": 200},
@@ -258,9 +266,8 @@ def main() -> None:
 
         print(f"pricing a call                      {cpu_us(price, 20_000, lambda: None):8.2f} us")
         print(f"journal                             {rows_a_second(bench):8.0f} rows/s")
-        print(
-            f"live objects after {options.calls} calls      {live_objects(bench, options.calls):8d} more"
-        )
+        objects = live_objects(bench, options.calls)
+        print(f"live objects after {options.calls} calls      {objects:8d} more")
         cpu_ms, mib = startup()
         print(f"start-up over openai and the SDK    {cpu_ms:8.1f} ms of CPU, {mib:.1f} MiB")
         assert gate() is bench.engine.gate

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from spanledger.api import attribution, guard
 from spanledger.api.gate import OpenGate, install_gate
 

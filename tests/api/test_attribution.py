@@ -14,6 +14,7 @@ from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
+
 from spanledger.api import attribute, current_attribution, feature
 from spanledger.api.attribution import (
     LONGEST_VALUE,

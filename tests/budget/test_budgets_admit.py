@@ -176,7 +176,7 @@ def test_critical_paces_and_then_throttles(
     spend(budgets, 90)
     # 20 USD for ten days: 2 a day. Calls may run 1 % of the period ahead: 0.6 USD.
     paid = 0.0
-    with pytest.raises(BudgetThrottled) as caught:  # noqa: PT012 - which of them is the question
+    with pytest.raises(BudgetThrottled) as caught:
         for _ in range(100):
             assert pay(budgets, call(), 0.1).tier == "critical"
             paid += 0.1

@@ -55,7 +55,7 @@ def edges(period: Period) -> tuple[str, str]:
         ("day", "America/Santiago", "2026-09-06T04:30", "2026-09-06", "2026-09-06 04:00", "2026-09-07 03:00", 23),
     ],
 )  # fmt: skip
-def test_edges(  # noqa: PLR0917 - a table
+def test_edges(
     kind: PeriodKind, zone: str, at: str, key: str, start: str, end: str, hours: int
 ) -> None:
     period = period_at(kind, ZoneInfo(zone), ns(at))

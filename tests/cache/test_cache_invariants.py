@@ -206,7 +206,7 @@ class BothStores(RuleBasedStateMachine):
         lease_s=st.sampled_from([0, 3600]),
         follows=st.booleans(),
     )
-    def ask(  # noqa: PLR0917 - Hypothesis passes keywords
+    def ask(
         self,
         key: str,
         max_age_s: float | None,

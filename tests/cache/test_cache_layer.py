@@ -441,7 +441,7 @@ async def test_cancelling_the_leader_lets_a_follower_lead(layer: DataLayer, key:
     leader = asyncio.create_task(call())
     await asyncio.sleep(0.05)
     followers = [asyncio.create_task(call()) for _ in range(4)]
-    while len(followed) < 4:  # noqa: ASYNC110 - they do not say when they begin to wait
+    while len(followed) < 4:
         await asyncio.sleep(0.005)
     leader.cancel()
     assert await asyncio.wait_for(asyncio.gather(*followers), 1.0) == [VALUE] * 4

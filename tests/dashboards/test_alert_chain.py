@@ -173,7 +173,7 @@ def test_each_tier_is_heard_of_once_and_resolves(tmp_path: Path) -> None:
             since = time.monotonic()
             wait_for(lambda: told <= {*heard}, f"{told}", lambda: heard)
             took = time.monotonic() - since
-            print(f"{scope} to tier {tier}: the last webhook after {took:.1f} s")  # noqa: T201
+            print(f"{scope} to tier {tier}: the last webhook after {took:.1f} s")
 
         warning, critical, hard = (
             ["finance"],

@@ -8,6 +8,7 @@ import anthropic
 import openai
 from anthropic_endpoint import CALL, AnthropicEndpoint
 from openai_endpoint import MESSAGES, answering, chat, streaming
+
 from spanledger.api import attribute, feature
 from spanledger.instrumentation.metered import metered
 

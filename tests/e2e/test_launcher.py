@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from anthropic_endpoint import NANO_USD as MESSAGE_NANO_USD
 from openai_endpoint import CHAT_NANO_USD
+
 from spanledger.api.values import NANO
 
 HERE = Path(__file__).parent

@@ -26,14 +26,15 @@ from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from spanledger.api.attribution import attached, configure_attribution
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.openai import OpenAIInstrumentor
 from spanledger.instrumentation.scavio import ScavioInstrumentor
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.streams import flush_streams
 from spanledger.processor.startup import Engine
 

@@ -600,6 +600,39 @@ def test_a_stream_made_in_one_loop_and_dropped_after_it(books: Books) -> None:
     assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 1)
 
 
+@pytest.mark.parametrize("kind", [openai.OpenAI, anthropic.Anthropic])
+def test_what_the_garbage_collector_ends_is_booked_by_a_thread_of_its_own(
+    books: Books, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    """It comes in the middle of anything, with any lock held, and in 3.11 even inside a context variable."""
+    threads: list[str] = []
+    settle = books.engine.gate.settle
+
+    def settling(*args: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return settle(*args)
+
+    monkeypatch.setattr(books.engine.gate, "settle", settling)
+
+    def streams() -> list[Any]:
+        if kind is openai.OpenAI:
+            create = streaming(n=20).client().chat.completions.create
+            return [create(**STREAM) for _ in range(3)]
+        messages = AnthropicEndpoint(words=20).client().messages
+        return [messages.create(**CALL, stream=True) for _ in range(3)]
+
+    dropped = streams()
+    next(dropped[0])  # the second is dropped unread
+    iterator = iter(dropped[2])
+    next(iterator)
+    cycle: list[Any] = [dropped]
+    cycle.append(cycle)
+    del dropped, iterator, cycle
+    books.collect()
+    assert [row.cost_status for row in books.rows()] == ["estimated"] * 3
+    assert threads == ["spanledger-streams"] * 3
+
+
 # -- our own faults --------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from spanledger.ledger import redis, scope
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import Denied, LimitedScope, Reservation, open_ledger
 
-PATIENCE_S = 3.0
+PATIENCE_S = 20.0
 LARGE = 10**15
 
 
@@ -165,6 +165,10 @@ def forks(url: str, run: str, truth: Truth, words: list[str]) -> None:
         threading.Thread(target=hold, args=(ledger, locked)).start()
         locked.wait()
         if os.fork() == 0:
+            # SQLite's files must not be open in both: closing one would drop the other's locks.
+            assert not any(
+                "ledger.db" in os.path.realpath(f"/proc/self/fd/{n}") for n in range(100)
+            )
             inherited.settle(10**9)
             spend_a_little(ledger, run, truth, 20, 1000 * (i + 1))
             ledger.close()

@@ -445,3 +445,12 @@ def test_sqlite_survives_a_broken_transaction(tmp_path: Path) -> None:
     assert grant is not None
     assert grant.spent == 1
     store.close()
+
+
+def test_a_forked_child_has_a_memory_of_its_own() -> None:
+    store = MemoryStore()
+    store.sync([report_of("a", EXPIRES)])
+    store.after_fork(in_child=False)
+    assert store.read(["a"])[0].spent == 1
+    store.after_fork(in_child=True)
+    assert store.read(["a"])[0].spent == 0

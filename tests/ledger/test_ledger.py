@@ -278,6 +278,20 @@ def test_a_scope_at_rest_gives_all_back_and_comes_back(
     assert one.known([tenant.key])[tenant.key] == (1000, 0, False)
 
 
+def test_a_scope_at_rest_whose_time_is_over_is_forgotten(
+    new_ledger: NewLedger, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scope, "IDLE_S", 0.05)
+    monkeypatch.setattr(scope, "RENEW_S", 0.05)
+    monkeypatch.setattr(producer, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(producer, "_SLEEP_S", 0.05)
+    ledger = new_ledger()
+    tenant = limited("tenant:acme", 1000)
+    ledger.add([tenant, limited("tenant:old", 1000)._replace(expires_s=1000.0)], 1)
+    eventually(lambda: not ledger.known([tenant.key]))
+    eventually(lambda: dict(ledger.counters()) == {tenant.key: (1, 0, False)})
+
+
 def test_nowait_never_asks_the_store(new_ledger: NewLedger, limited: Limited) -> None:
     ledger = new_ledger()
     tenant = limited("tenant:acme", 1000)

@@ -173,7 +173,7 @@ def test_threads_at_once(estimates: Estimates) -> None:
             for number in range(500):
                 estimates.observe(CHAT._replace(operation=f"op-{number % 7}"), number)
                 assert estimates.estimate(CHAT._replace(operation=f"op-{number % 7}")) is not None
-        except BaseException as error:  # noqa: BLE001 - the test's to report
+        except BaseException as error:
             failed.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -343,7 +343,7 @@ prices = {input_mtok = "0.4", output_mtok = "0.5"}
         ),
     ],
 )
-def test_the_most_specific_override_counts(  # noqa: PLR0917 - a table
+def test_the_most_specific_override_counts(
     make_book: MakeBook,
     ns: Callable[[str], int],
     at: str,
@@ -377,7 +377,7 @@ def test_what_an_override_does_not_state_keeps_the_lists_price(make_book: MakeBo
         ("openai", "gpt-4o-mini", Usage(TOKENS), 210_000, "exact"),
     ],
 )
-def test_overrides_price_what_the_list_cannot(  # noqa: PLR0917 - a table
+def test_overrides_price_what_the_list_cannot(
     make_book: MakeBook,
     provider: str,
     model: str | None,

@@ -116,7 +116,7 @@ class _Adds(Sampler):
     def __init__(self) -> None:
         self.asked: list[Any] = []
 
-    def should_sample(  # noqa: PLR0917 - the SDK's signature
+    def should_sample(
         self,
         parent_context: Context | None,
         trace_id: int,

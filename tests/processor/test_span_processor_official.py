@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from spanledger.api import attribute, feature, names
-from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.openai import OpenAIInstrumentor
+from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.processor.sampler import wrap
 from spanledger.processor.span_processor import LedgerSpanProcessor
 

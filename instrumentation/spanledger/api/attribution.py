@@ -161,7 +161,17 @@ def mark_incoming(ctx: Context) -> Context:
     network.
     """
     entries = baggage.get_all(ctx)
-    return context.set_value(_INCOMING_KEY, dict(entries), ctx) if entries else ctx
+    if not entries:
+        return ctx
+    # A propagator adds to a context: what this process has set there did not come in with it.
+    ours = baggage.get_all()
+    before = cast("Mapping[str, object]", context.get_value(_INCOMING_KEY, ctx) or EMPTY)
+    incoming = {
+        key: value
+        for key, value in entries.items()
+        if ours.get(key) is not value or before.get(key) is value
+    }
+    return context.set_value(_INCOMING_KEY, incoming, ctx)
 
 
 # -- setting

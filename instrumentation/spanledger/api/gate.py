@@ -89,7 +89,7 @@ class Gate(Protocol):
         """
         ...
 
-    def credits_remaining(self, provider: str, credits: Decimal) -> None:
+    def credits_remaining(self, provider: str, balance: Decimal) -> None:
         """Note the balance that a provider reported."""
         ...
 
@@ -133,7 +133,7 @@ class OpenGate:
     ) -> Charge:
         return self.permit.settle(usage, ending)
 
-    def credits_remaining(self, provider: str, credits: Decimal) -> None:
+    def credits_remaining(self, provider: str, balance: Decimal) -> None:
         return None
 
 

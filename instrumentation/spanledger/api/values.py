@@ -111,6 +111,7 @@ class Ending(NamedTuple):
     first_chunk_s: seconds to the first chunk of a stream.
     error_type: `error.type` where the call failed.
     trace_id, span_id: of the call's span; 0 without tracing.
+    sampled: the span is exported.
     saved_nano_usd, saved_credits: what the avoided call would have cost, where the data layer
         served the result.
     """
@@ -124,6 +125,7 @@ class Ending(NamedTuple):
     saved_nano_usd: int = 0
     saved_credits: Decimal | None = None
     job: str | None = None
+    sampled: bool = False
 
 
 class Charge(NamedTuple):

@@ -262,6 +262,7 @@ class Call:
             where.trace_id,
             where.span_id,
             job=job,
+            sampled=where.trace_flags.sampled,
         )
 
     def _describe(self, reading: Reading, charge: Charge) -> None:

@@ -64,7 +64,10 @@ class _Calls:
         return {"status": status, "body": getattr(error, "response_body", None)} if status else None
 
     def error_from(self, detail: object) -> BaseException | None:
-        from scavio._http import _handle_error  # noqa: PLC0415 - how the SDK makes its errors
+        # How the SDK makes its errors; there is no public way.
+        from scavio._http import (  # noqa: PLC0415
+            _handle_error,  # noqa: PLC2701 # pyright: ignore[reportPrivateUsage]
+        )
 
         told = detail if isinstance(detail, Mapping) else {}
         try:

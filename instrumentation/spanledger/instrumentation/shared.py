@@ -85,7 +85,7 @@ def _shared_call(
         request=content,
         tenant=call.paid.attribution.tenant,
     )
-    lead: Lead | None = None
+    lead = Lead()  # alone, until the layer gives one
     try:
         answer = yield Offload(
             partial(layer.begin, key, rule), partial(layer.async_begin, key, rule)
@@ -113,8 +113,7 @@ def _shared_call(
         finally:
             context.detach(token)
     except BaseException as error:  # refused, or cancelled before it was sent
-        if lead is not None:
-            lead.abandon()
+        lead.abandon()
         call.fail(error, None, unbilled=True)
         raise
     if isinstance(result, Failed):

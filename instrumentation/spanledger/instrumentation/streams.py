@@ -120,11 +120,13 @@ class LiveStream:
         """The response was closed: by the SDK's decoding, which then goes on to its end, or by
         the user.
         """
-        inner = self._inner() if self._inner else None
-        if inner is not None and (
-            getattr(inner, "gi_running", False) or getattr(inner, "ag_running", False)
-        ):
-            return
+        if self._inner is not None:
+            inner = self._inner()
+            if inner is None:  # the garbage collector has found both, and ends the decoding
+                self.dropped()
+                return
+            if getattr(inner, "gi_running", False) or getattr(inner, "ag_running", False):
+                return
         self.end()
 
     def dropped(self) -> None:

@@ -17,10 +17,10 @@ from importlib.metadata import version
 from typing import Final, TextIO
 
 from spanledger.api.errors import ConfigurationError, SpanledgerError
-from spanledger.cli import budgets, collector, doctor, export, prices, report, run
+from spanledger.cli import budgets, collector, digest, doctor, export, prices, report, run
 from spanledger.cli.demo import command as demo
 
-_COMMANDS: Final = (demo, run, report, export, budgets, prices, doctor, collector)
+_COMMANDS: Final = (demo, run, report, digest, export, budgets, prices, doctor, collector)
 _BROKEN_PIPE: Final = 141  # what a shell says of a program that SIGPIPE ended
 
 

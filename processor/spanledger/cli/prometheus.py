@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from spanledger.api.errors import SpanledgerError
-from spanledger.cli.web import reason_of, request_to
+from spanledger.cli.web import UNREACHED, reason_of, request_to
 
 _PATIENCE_S: Final = 150  # Prometheus itself gives up after 120
 
@@ -68,7 +68,7 @@ class Prometheus:
                 said = answer.read()
         except urllib.error.HTTPError as error:
             raise self._error(f"answered {error.code}{_why(error.read())}") from error
-        except OSError as error:
+        except UNREACHED as error:
             raise self._error(f"cannot be reached: {reason_of(error)}") from error
         try:
             return [_sample(row) for row in json.loads(said)["data"]["result"]]

@@ -2,10 +2,15 @@
 
 import netrc
 from base64 import b64encode
+from http.client import HTTPException
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import Request
 
 from spanledger.api.errors import ConfigurationError
+
+UNREACHED: Final = (OSError, HTTPException, UnicodeError)
+"""What is raised where a server cannot be reached, or speaks something else."""
 
 
 def request_to(url: str, *, option: str) -> Request:
@@ -38,9 +43,10 @@ def request_to(url: str, *, option: str) -> Request:
 def _split(url: str) -> tuple[SplitResult, str | None, int | None]:
     try:
         parts = urlsplit(url)
-        return parts, parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         return urlsplit(""), None, None
+    return parts, host, port
 
 
 def login_at(host: str) -> tuple[str, str] | None:
@@ -59,7 +65,7 @@ def login_at(host: str) -> tuple[str, str] | None:
     return (found[0], found[2]) if found else None
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong on the way to a server, in plain words."""
     cause = getattr(error, "reason", error)
     return str(getattr(cause, "strerror", None) or cause or "no answer")

@@ -2,10 +2,12 @@
 share a limit without a server.
 """
 
+from typing import Final
+
 from spanledger.api.settings import Settings
 from spanledger.ledger.journal_place import locate
 
-MEMORY = "memory://"
+MEMORY: Final = "memory://"
 
 
 def ledger_url(settings: Settings) -> str:

@@ -175,7 +175,7 @@ class Producer:
             if not self._identify(now, at_once=was_down):
                 return
         scopes = list(self.scopes.values())
-        due = [scope for scope in scopes if was_down or scope.due(now)]
+        due = [scope for scope in scopes if scope.due(now)]
         for batch in _batches(due):
             self._serve()
             with self._turn:

@@ -37,6 +37,7 @@ class SpanEnd(NamedTuple):
     exception: str | None
     trace_id: int
     span_id: int
+    sampled: bool
 
     @classmethod
     def of(cls, span: ReadableSpan, attributes: Mapping[str, AttributeValue], end_ns: int) -> Self:
@@ -53,6 +54,7 @@ class SpanEnd(NamedTuple):
             _exception(span) if failed else None,
             where.trace_id if where is not None else 0,
             where.span_id if where is not None else 0,
+            where is not None and where.trace_flags.sampled,
         )
 
 
@@ -81,6 +83,7 @@ def book(call: ForeignCall, end: SpanEnd, started_in: Context | None) -> tuple[C
         (call.error_type or end.exception or _OTHER_ERROR) if end.failed else None,
         end.trace_id,
         end.span_id,
+        sampled=end.sampled,
     )
     return gate().record(paid, usage, ending), attribution
 

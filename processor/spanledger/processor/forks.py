@@ -8,18 +8,14 @@ The SDK gives a child threads and a `service.instance.id` of its own. Two things
   exporting, or waiting for a collector that is down, would never export a metric.
 
 (gRPC closes its channels in the child by itself.) There are no public names for any of it.
-
-And a child of `multiprocessing`, such as a worker of uvicorn, ends without `atexit`, on which the
-SDK relies for its last export.
 """
 
 import copy
 import functools
 import os
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
@@ -38,16 +34,6 @@ def renew_in_children(*providers: object) -> None:
     """
     _given.update(provider for provider in providers if provider is not None)
     _watch()
-
-
-def at_child_exit(callback: Callable[[], object]) -> None:
-    """Where this process is a child of `multiprocessing`, call back when it ends, after the
-    journal is written.
-    """
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, callback, exitpriority=-1)
 
 
 @functools.cache

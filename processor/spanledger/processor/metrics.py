@@ -24,7 +24,8 @@ from spanledger.api import names
 from spanledger.api.guard import internal_errors, swallow
 from spanledger.api.values import Attribution, Tier
 from spanledger.ledger.entry import Entry
-from spanledger.processor.forks import at_child_exit
+from spanledger.processor.exemplars import Dearest, trace_of
+from spanledger.processor.exits import at_child_exit, flush_providers
 from spanledger.processor.series import Key, Recent, Sums, Tenants
 
 _NANO: Final = 10**9
@@ -85,6 +86,7 @@ class _State:
         self.durations = Sums(_LABELS, max_series // len(_SECONDS))
         self.tenants = Tenants(max_tenants)
         self.seen_uses = Recent(_USES)
+        self.dearest = Dearest()
 
     def add(self, entry: Entry) -> Key | None:
         """Count `entry`; the label set to record its duration under, None where it was not sent."""
@@ -96,7 +98,8 @@ class _State:
         if charge.nano_usd is None:
             self.unpriced.add((*key, charge.reason or "unknown"), 1)
         else:
-            self.cost.add(key, charge.nano_usd)
+            taken = self.cost.add(key, charge.nano_usd)
+            self.dearest.note(taken, charge.nano_usd, ending)
             if charge.status == "estimated":
                 self.estimated.add(key, charge.nano_usd)
         if charge.credits is not None:
@@ -201,14 +204,16 @@ class Metrics:
         """Count `entries`."""
         if not self._end_awaited:
             self._end_awaited = True
-            at_child_exit(self._end_child)
+            at_child_exit(self.send)
         state = self._state
         with self._lock:
-            sent = [(state.add(entry), entry.ending.latency_s) for entry in entries]
-        for key, seconds in sent:
+            sent = [(state.add(entry), entry.ending) for entry in entries]
+        for key, ending in sent:
             if key is not None:
                 for histogram in self._histograms:
-                    histogram.record(seconds, state.durations.attributes(key))
+                    histogram.record(
+                        ending.latency_s, state.durations.attributes(key), trace_of(ending)
+                    )
 
     def credits_remaining(self, provider: str, balance: Decimal) -> None:
         """Note the balance that a provider reported."""
@@ -218,13 +223,10 @@ class Metrics:
         """This process is about to end: no sum waits for another collection any more."""
         self._zero_first = False
 
-    def _end_child(self) -> None:
+    def send(self) -> None:
+        """Let the meter providers send everything now: this process is about to end."""
         self.finish()
-        for provider in dict.fromkeys(self._all_providers()):
-            force_flush = getattr(provider, "force_flush", None)
-            if force_flush is not None:
-                with swallow("metrics: exit"):
-                    force_flush()
+        flush_providers(self._all_providers())
 
     # -- instruments ---------------------------------------------------------------------------
 
@@ -304,9 +306,15 @@ class Metrics:
             zero_first = self._zero_first and not ending
             with self._lock:
                 found = list(counter.sums(self._state).read(zero_first=zero_first))
-            if counter.divisor == 1:
-                return [Observation(amount, labels) for labels, amount in found]
-            return [Observation(amount / counter.divisor, labels) for labels, amount in found]
+                traces = self._state.dearest.take() if counter.name == names.METRIC_COST else {}
+            return [
+                Observation(
+                    amount if counter.divisor == 1 else amount / counter.divisor,
+                    labels,
+                    traces.get(tuple(labels.values())),
+                )
+                for labels, amount in found
+            ]
         return []
 
     def _read_balances(self, _: CallbackOptions) -> list[Observation]:

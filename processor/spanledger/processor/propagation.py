@@ -5,7 +5,6 @@ Tracing instrumentations and frameworks get it by `propagate.extract` or `get_gl
 meet the wrapper.
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import wrapt
@@ -37,8 +36,6 @@ def mark_incoming_baggage() -> None:
     wrapt.wrap_function_wrapper(propagate, "set_global_textmap", _wrap_later)
 
 
-def _wrap_later(
-    wrapped: Callable[[TextMapPropagator], None], _: object, args: Any, kwargs: Any
-) -> None:
+def _wrap_later(wrapped: Any, _: Any, args: Any, kwargs: Any) -> None:
     propagator = kwargs.get("http_text_format", args[0] if args else None)
     wrapped(cast("TextMapPropagator", MarkingPropagator(propagator)))

@@ -18,14 +18,14 @@ from functools import partial
 from typing import Any, Final
 
 import wrapt
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from spanledger.api.attribution import configure_attribution
 from spanledger.api.errors import ConfigurationError, JournalError
 from spanledger.api.gate import OpenGate, install_gate
-from spanledger.api.guard import log, swallow
+from spanledger.api.guard import log, say_once, swallow
 from spanledger.api.settings import Section, Settings, load_settings
 from spanledger.budget import (
     BudgetEvent,
@@ -44,13 +44,14 @@ from spanledger.instrumentation.hosts import configure_hosts
 from spanledger.instrumentation.shared import use_data_layer
 from spanledger.instrumentation.streams import end_open_streams
 from spanledger.ledger.journal import Journal, open_journal
-from spanledger.ledger.place import ledger_url
-from spanledger.ledger.protocol import open_ledger
+from spanledger.ledger.place import MEMORY, ledger_url
+from spanledger.ledger.protocol import Ledger, open_ledger
 from spanledger.ledger.recorder import Recorder
 from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import read_price_config
 from spanledger.pricing.estimates import Estimates
 from spanledger.processor.events import read_charge_events
+from spanledger.processor.exits import AtSigterm, flush_providers
 from spanledger.processor.forks import renew_in_children
 from spanledger.processor.instances import tell_apart
 from spanledger.processor.metrics import Metrics
@@ -76,8 +77,7 @@ class Engine:
         budget_config = read_budget_config(root)
         self.events = read_charge_events(root.section("events"), service)
         self.journal: Journal = open_journal(settings.journal, service=service)
-        ledger = ledger_url(settings)
-        self.ledger = open_ledger(ledger)
+        ledger, self.ledger = _open_ledger(settings)
         self.budgets = Budgets(
             budget_config,
             self.ledger,
@@ -125,6 +125,14 @@ class Engine:
         """Write what is pending into the journal. False where that took longer than `timeout_s`."""
         return self.recorder.flush(timeout_s)
 
+    def send(self) -> None:
+        """Write and send everything: this process is about to be ended."""
+        self.flush()
+        if self.events is not None:
+            self.events.flush()
+        self.metrics.send()
+        flush_providers((trace.get_tracer_provider(), _logs.get_logger_provider()))
+
     def close(self) -> None:
         """Book what is still open, write it, and stop."""
         use_data_layer(None)
@@ -136,6 +144,18 @@ class Engine:
             with swallow("closing"):
                 if part is not None:
                     part.close()
+
+
+def _open_ledger(settings: Settings) -> tuple[str, Ledger]:
+    """The ledger and its URL. A default place that cannot be used is no reason to book nothing."""
+    url = ledger_url(settings)
+    try:
+        return url, open_ledger(url)
+    except ConfigurationError as error:
+        if settings.ledger is not None:
+            raise
+        say_once("ledger", "place", "each process holds its budgets by itself: %s", error)
+        return MEMORY, open_ledger(MEMORY)
 
 
 def _metrics(section: Section, budgets: Budgets) -> Metrics:
@@ -159,6 +179,7 @@ def _data_layer(settings: Settings) -> DataLayer | None:
 
 
 _engine: Engine | None = None
+_sigterm: AtSigterm | None = None
 _lock: Final = threading.Lock()
 
 
@@ -181,7 +202,7 @@ def start(
 
     Raises ConfigurationError and JournalError.
     """
-    global _engine  # noqa: PLW0603 - one engine a process
+    global _engine, _sigterm  # noqa: PLW0603 - one engine a process
     with _lock:
         if _engine is not None:
             return _engine
@@ -197,6 +218,7 @@ def start(
         new.metrics.register(meters)
         renew_in_children(tracer_provider, meters)
         atexit.register(new.close)
+        _sigterm = AtSigterm(new.send)
         _engine = new
         return new
 
@@ -209,6 +231,8 @@ def stop() -> None:
             return
         install_gate(OpenGate())
         atexit.unregister(_engine.close)
+        if _sigterm is not None:
+            _sigterm.undo()
         _engine.close()
         _engine = None
 
@@ -221,16 +245,10 @@ def pre_instrument() -> None:
     """
     with swallow("start"):
         try:
-            settings = load_settings()
-            if settings.disabled:
-                return
-            start(settings)
+            _start_with(load_settings())
         except ConfigurationError as error:
             log.error("spanledger: the configuration is not used: %s", error)
             _start_with(load_settings(use_file=False))
-        except JournalError as error:
-            log.error("spanledger: charges are kept in memory only: %s", error)
-            _start_with(replace(settings, journal="memory://"))
 
 
 def _start_with(settings: Settings) -> None:

@@ -46,24 +46,34 @@ def job(calls: int, tenants: int) -> None:
         call(f"tenant-{number % tenants}")
 
 
+def commanded() -> None:
+    """A service that makes as many calls as each line of its input says, until there is none."""
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            call()
+        print("made", line, flush=True)
+
+
 def forking(children: int, calls: int) -> None:
-    """The parent has sent metrics when its children begin, and is sending more where it is told to."""
+    """The parent has an open connection when its children begin; told to be `sending`, it is in an export."""
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
 
     provider = metrics.get_meter_provider()
     assert isinstance(provider, MeterProvider)
+    sending = "sending" in sys.argv
     call("parent")
-    provider.force_flush()
-    if "sending" in sys.argv:
-        sys.stdin.readline()  # until the test knows of it
+    if sending:
+        sys.stdin.readline()  # the test knows when it is
+    else:
+        provider.force_flush()
     started = []
     for _ in range(children):
         child = os.fork()
         if child == 0:
             for _ in range(calls):
                 call("child")
-                if "sending" not in sys.argv:
+                if not sending:
                     provider.force_flush()
             sys.exit(0)
         started.append(child)
@@ -73,4 +83,4 @@ def forking(children: int, calls: int) -> None:
 
 if __name__ == "__main__":
     what, *numbers = (argument for argument in sys.argv[1:] if argument != "sending")
-    {"job": job, "forking": forking}[what](*map(int, numbers))
+    {"job": job, "commanded": commanded, "forking": forking}[what](*map(int, numbers))

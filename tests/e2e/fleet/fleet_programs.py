@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stack_programs import DASHBOARDS
+
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 
@@ -26,7 +28,7 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
-        "SPANLEDGER_JOURNAL": f"sqlite:///{directory / 'journal.db'}",
+        "SPANLEDGER_JOURNAL": books(directory),
         "PYTHONPATH": str(HERE),
         "PYTHONWARNINGS": "ignore",
         **more,
@@ -84,14 +86,29 @@ def ask(url: str, times: int = 1, seconds: float = 30) -> list[int]:
         return list(pool.map(once, range(times)))
 
 
+def books(directory: Path) -> str:
+    """The URL of the journal of what runs in this directory."""
+    return f"sqlite:///{directory / 'journal.db'}"
+
+
 def journal(directory: Path) -> dict[str, Any]:
     """The totals of `spanledger report --json`."""
     done = subprocess.run(
-        [str(BIN / "spanledger"), "report", "--json", "--journal"]
-        + [f"sqlite:///{directory / 'journal.db'}"],
+        [str(BIN / "spanledger"), "report", "--json", "--journal", books(directory)],
         capture_output=True,
         text=True,
         check=True,
     )
     total: dict[str, Any] = json.loads(done.stdout)["total"]
     return total
+
+
+def prometheus_config(directory: Path, rules: str, **hosts: str) -> Path:
+    """The compose file's configuration of Prometheus, with these hosts and rules, and faster."""
+    text = (DASHBOARDS / "prometheus" / "prometheus.yml").read_text()
+    for host, url in hosts.items():
+        text = text.replace(host.replace("_", ":"), url.removeprefix("http://"))
+    text = text.replace("15s", "500ms").replace("[rules/*.yml]", rules)
+    config = directory / "prometheus.yml"
+    config.write_text(text)
+    return config

@@ -26,13 +26,15 @@ class Sink:
 
     broken: requests that could not be read.
     instances: process ids by `service.instance.id`, where the resource has them.
-    connections: the instances that an HTTP connection was used by.
+    connections: the instances that used a connection.
+    exemplars: the traces that a metric's exemplars name.
     """
 
     def __init__(self) -> None:
         self.broken: list[str] = []
         self.instances: defaultdict[str, set[int]] = defaultdict(set)
-        self.connections: defaultdict[int, set[str]] = defaultdict(set)
+        self.connections: defaultdict[str, set[str]] = defaultdict(set)
+        self.exemplars: defaultdict[str, set[str]] = defaultdict(set)
         self.arrived = threading.Event()
         self.answering = threading.Event()
         self.answering.set()
@@ -86,7 +88,7 @@ class Sink:
 
     # -- what arrives --------------------------------------------------------------------------
 
-    def take(self, message: ExportMetricsServiceRequest, port: int | None = None) -> None:
+    def take(self, message: ExportMetricsServiceRequest, peer: str) -> None:
         self.arrived.set()
         self.answering.wait(30)
         with self._lock:
@@ -94,8 +96,7 @@ class Sink:
                 attributes = {pair.key: pair.value for pair in resource.resource.attributes}
                 instance = attributes["service.instance.id"].string_value
                 self.instances[instance].add(attributes["process.pid"].int_value)
-                if port is not None:
-                    self.connections[port].add(instance)
+                self.connections[peer].add(instance)
                 for scope in resource.scope_metrics:
                     for metric in scope.metrics:
                         self._add(instance, metric)
@@ -107,6 +108,8 @@ class Sink:
         for point in data.data_points:
             labels = sorted((pair.key, pair.value.string_value) for pair in point.attributes)
             series = (instance, *labels)
+            for exemplar in point.exemplars:
+                self.exemplars[metric.name].add(exemplar.trace_id.hex())
             value = point.count if kind == "histogram" else point.as_double or point.as_int
             if getattr(data, "aggregation_temporality", None) == DELTA:
                 value += sums.get(series, 0)
@@ -127,7 +130,7 @@ class Sink:
                 except ValueError as error:
                     sink.broken.append(str(error))
                 else:
-                    sink.take(message, self.client_address[1])
+                    sink.take(message, f"port {self.client_address[1]}")
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -144,8 +147,8 @@ class Sink:
         sink = self
 
         class Servicer(MetricsServiceServicer):  # type: ignore[misc]
-            def Export(self, message: Any, _: Any) -> ExportMetricsServiceResponse:  # noqa: N802
-                sink.take(message)
+            def Export(self, message: Any, call: Any) -> ExportMetricsServiceResponse:  # noqa: N802
+                sink.take(message, call.peer())
                 return ExportMetricsServiceResponse()
 
         return Servicer()

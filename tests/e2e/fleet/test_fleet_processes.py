@@ -1,13 +1,15 @@
 """Metrics of processes that fork, spawn, and end at once: their sum is what the journal says."""
 
+import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet_programs import BIN, HERE, ask, job, journal, launched
+from fleet_programs import BIN, HERE, ask, books, job, journal, launched
 from otlp_sink import Sink
 from stack_programs import free_port, wait_for
+
+from spanledger.ledger.journal import open_journal
 
 HTTP, GRPC = "http/protobuf", "grpc"
 CALLS, COST = "spanledger.calls", "spanledger.cost"
@@ -71,27 +73,53 @@ def test_children_of_a_parent_that_is_sending(tmp_path: Path, sink: Sink, protoc
     assert all(len(pids) == 1 for pids in sink.instances.values()), sink.instances
 
 
-@pytest.fixture(params=["", "service.instance.id=pod-1"])
-def given(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Nothing, or the id that the OpenTelemetry operator gives to a whole container."""
-    yield request.param
+def test_a_service_that_is_stopped_loses_nothing(tmp_path: Path, sink: Sink) -> None:
+    """By SIGTERM, which it does not handle."""
+    env = {**sink.environment(HTTP), "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
+    command = (sys.executable, str(HERE / "fleet_app.py"), "commanded")
+    with launched(tmp_path, *command, **env) as process:
+        assert process.stdin is not None
+        process.stdin.write("30\n")
+        process.stdin.flush()
+        log = tmp_path / "log"
+        wait_for(lambda: "made 30" in log.read_text(), "the calls", log.read_text)
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+    agree(sink, tmp_path, 30)
 
 
+@pytest.mark.parametrize("sampler", ["always_on", "always_off"])
+def test_exemplars_lead_to_traces_that_are_exported(
+    tmp_path: Path, sink: Sink, sampler: str
+) -> None:
+    job(tmp_path, "job", "4", "2", **sink.environment(HTTP), OTEL_TRACES_SAMPLER=sampler)
+    traces = {
+        row.trace_id for row in open_journal(books(tmp_path), service="", create=False).rows()
+    }
+    assert len(traces) == 4
+    for metric in (COST, "spanledger.call.duration"):
+        found = sink.exemplars[metric]
+        assert found <= traces
+        assert bool(found) is (sampler == "always_on"), metric
+
+
+@pytest.mark.parametrize("given", ["", "service.instance.id=pod-1"])
 def test_uvicorn_workers_are_told_apart(tmp_path: Path, sink: Sink, given: str) -> None:
+    """Whether each has an id of its own, or the environment has one for all, as the OpenTelemetry operator does."""
     port = free_port()
     command = (str(BIN / "uvicorn"), "--workers", "2", "--port", str(port), "fleet_app:asgi")
-    with launched(
-        tmp_path, *command, **sink.environment(HTTP), OTEL_RESOURCE_ATTRIBUTES=given
-    ) as process:
+    env = {**sink.environment(HTTP), "OTEL_RESOURCE_ATTRIBUTES": given}
+    with launched(tmp_path, *command, **env) as process:
         url = f"http://127.0.0.1:{port}/"
-        pids = set(ask(url, 40))
+        pids: set[int] = set()
         while len(pids) < 2:  # one is up before the other
-            pids |= set(ask(url, 40))
+            pids |= set(ask(url, 8))
         process.terminate()
         process.wait(30)
     agree(sink, tmp_path, journal(tmp_path)["calls"])
-    found = {pid: instance for instance, pids in sink.instances.items() for pid in pids}
-    assert len(found) == len(sink.instances) == 3, sink.instances
+    found = {pid: instance for instance, users in sink.instances.items() for pid in users}
+    assert len(found) == len(sink.instances), sink.instances
+    assert pids <= found.keys()
     if given:
-        names = {"pod-1", *(f"pod-1-{pid}" for pid in pids)}
-        assert set(sink.instances) == names
+        assert {found[pid] for pid in pids} == {f"pod-1-{pid}" for pid in pids}
+        assert "pod-1" in sink.instances

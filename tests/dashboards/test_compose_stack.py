@@ -1,0 +1,139 @@
+"""`make stack`, as a person starts it: everything runs, spend is in Prometheus, an alert is printed, and all of it ends."""
+
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from collector_program import collector_program
+from stack_programs import DASHBOARDS, answers, get, program, wait_for
+
+COST = "sum by (job) (spanledger_cost_USD_total)"
+
+
+def needed() -> None:
+    for name in ("prometheus", "prometheus-alertmanager", "redis-server"):
+        program(name)
+
+
+@pytest.fixture
+def stack_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("spanledger_stack", DASHBOARDS / "stack.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def started(data: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """`python dashboards/stack.py`, and what it prints."""
+    said = data.with_suffix(".out")
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(DASHBOARDS / "stack.py"), "--data", str(data)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process, said
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # as Ctrl-C does
+            process.wait(60)
+
+
+def urls(said: Path) -> dict[str, str]:
+    return dict(re.findall(r"^ *(\w+) +(http://[\d.:]+)", said.read_text(), re.MULTILINE))
+
+
+def alive(directory: Path) -> list[str]:
+    """The command lines of the processes that run in this directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if directory in (process / "cwd").readlink().parents:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def spent(prometheus: str) -> dict[str, float]:
+    """USD by job, as Prometheus knows it."""
+    answer: Any = get(f"{prometheus}/api/v1/query", query=COST)
+    return {row["metric"]["job"]: float(row["value"][1]) for row in answer["result"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_the_stack_runs_and_ends(tmp_path: Path) -> None:
+    needed()
+    collector_program()
+    data = tmp_path / "data"
+    with started(data) as (process, said):
+        wait_for(lambda: "Ctrl-C" in said.read_text(), "the stack", said.read_text, 60)
+        found = urls(said)
+        assert {"Alertmanager", "Collector", "Prometheus"} <= found.keys()
+        assert all(answers(found[name]) for name in ("Alertmanager", "Prometheus"))
+        wait_for(
+            lambda: spent(found["Prometheus"]).get("scout", 0) > 0,
+            "spend in Prometheus",
+            lambda: (spent(found["Prometheus"]), process.poll()),
+            60,
+        )
+        assert len(alive(data)) == 5
+    assert process.returncode == 0, said.read_text()
+    assert "Everything has ended." in said.read_text()
+    assert alive(data) == []
+    assert not any(answers(url) for url in found.values())
+
+
+@pytest.mark.slow
+def test_without_a_collector(
+    stack_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus asks the application itself, and has no job for a collector."""
+    needed()
+    monkeypatch.setattr(stack_module, "collector_program", lambda: None)
+    with ExitStack() as running:
+        stack = stack_module.Stack(running, tmp_path)
+        stack.start()
+        url = stack.urls["Prometheus"]
+        wait_for(lambda: spent(url).get("spanledger", 0) > 0, "spend", lambda: spent(url), 60)
+        jobs = {t["labels"]["job"] for t in get(f"{url}/api/v1/targets")["activeTargets"]}
+        assert jobs == {"spanledger", "prometheus", "alertmanager"}
+    assert alive(tmp_path) == []
+
+
+def test_a_part_that_does_not_start_is_said(stack_module: ModuleType, tmp_path: Path) -> None:
+    since = time.monotonic()
+    with (
+        pytest.raises(stack_module.StackError, match="(?s)redis did not start:.*no such port"),
+        stack_module.running(
+            (sys.executable, "-c", "raise SystemExit('no such port')"),
+            tmp_path / "redis",
+            "127.0.0.1:9",
+            {},
+        ),
+    ):
+        pytest.fail("it is running")
+    assert time.monotonic() - since < stack_module.READY_S
+
+
+def test_a_missing_program_is_said(
+    stack_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(stack_module.StackError, match="apt-get install redis-server"):
+        stack_module.program("redis-server")
