@@ -66,7 +66,7 @@ class _Calls:
     def error_from(self, detail: object) -> BaseException | None:
         # How the SDK makes its errors; there is no public way.
         from scavio._http import (  # noqa: PLC0415
-            _handle_error,  # noqa: PLC2701 # pyright: ignore[reportPrivateUsage]
+            _handle_error,  # pyright: ignore[reportPrivateUsage]
         )
 
         told = detail if isinstance(detail, Mapping) else {}
