@@ -15,7 +15,6 @@ events have a thread of their own. A forked child begins with none waiting.
 import atexit
 import math
 import os
-import sys
 import threading
 import time
 import weakref
@@ -34,6 +33,7 @@ from spanledger.api.guard import internal_errors, say_once, swallow
 from spanledger.api.settings import Section
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.journal_rows import Row, from_values, storable, to_values
+from spanledger.processor.exits import at_child_exit, flush_providers
 
 Value = str | int | float
 
@@ -181,7 +181,7 @@ class ChargeEvents:
                 say_once("events", "thread", "events are sent by the journal's thread: %s", error)
             else:
                 self._thread = thread
-                self._flush_at_child_exit()
+                at_child_exit(self._end_child)
                 return
         self._send()
 
@@ -213,7 +213,7 @@ class ChargeEvents:
                             _emit(logger, from_values(storable(to_values(entry, self._service))))
                     if self._waiting and time.monotonic() < deadline:
                         # So many at once would overrun the provider's queue, which then drops some.
-                        _export(provider)
+                        flush_providers([provider])
                     elif self._waiting:
                         self._lose_all()
         finally:
@@ -244,19 +244,11 @@ class ChargeEvents:
                 self.pull()
                 self._send(_EXIT_S)
 
-    def _flush_at_child_exit(self) -> None:
-        """A child of `multiprocessing` ends without `atexit`; its finalizers with a lower priority
-        come after the recorder's.
-        """
-        util = sys.modules.get("multiprocessing.util")
-        process = sys.modules.get("multiprocessing.process")
-        if util is not None and process is not None and process.parent_process() is not None:
-            util.Finalize(None, self._end_child, exitpriority=-1)
-
     def _end_child(self) -> None:
+        """A child of `multiprocessing` ends without exit handlers, the provider's among them."""
         with swallow("events"):
             self.close()
-            _export(self._given or get_logger_provider())
+            flush_providers([self._given or get_logger_provider()])
 
 
 # Exit handlers run from the last registered to the first: a logger provider that the application
@@ -270,13 +262,6 @@ _NO_LOGS: Final = (
     "[events] charges = true, and nothing sends logs: set OTEL_LOGS_EXPORTER=otlp, or give the "
     "application a logger provider with a processor"
 )
-
-
-def _export(provider: LoggerProvider) -> None:
-    """Wait until `provider` has sent what it has; the API has no word for it, the SDK has."""
-    force_flush = getattr(provider, "force_flush", None)
-    if force_flush is not None:
-        force_flush()
 
 
 def _emit(logger: Logger, row: Row) -> None:

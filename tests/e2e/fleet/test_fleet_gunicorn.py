@@ -73,6 +73,7 @@ def test_prometheus_knows_what_the_journal_knows(
         lambda: asked(prometheus_url, calls) >= total["calls"],
         "the calls",
         lambda: (asked(prometheus_url, calls), collector.complaints()),
+        60,
     )
     time.sleep(1)  # two more scrapes, that would bring what is too much
     assert asked(prometheus_url, calls) == total["calls"]
@@ -83,9 +84,9 @@ def test_prometheus_knows_what_the_journal_knows(
 
 
 @pytest.mark.slow
-def test_workers_over_grpc_with_differences(tmp_path: Path, sink: Sink) -> None:
+def test_workers_that_send_differences(tmp_path: Path, sink: Sink) -> None:
     preference = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
-    pids = serve(tmp_path, 2, **sink.environment("grpc"), **preference)
+    pids = serve(tmp_path, 2, **sink.environment("http/protobuf"), **preference)
     total = journal(tmp_path)
     assert sink.total("spanledger.calls") == total["calls"] == 3 * CALLS
     assert round(sink.total("spanledger.cost"), 9) == float(total["cost_usd"])

@@ -54,18 +54,20 @@ def test_children_do_not_write_into_their_parents_connection(tmp_path: Path, sin
         assert all(len(users) == 1 for users in mapping.values()), mapping
 
 
-@pytest.mark.parametrize("protocol", [HTTP, GRPC])
-def test_children_of_a_parent_that_is_sending(tmp_path: Path, sink: Sink, protocol: str) -> None:
-    """What is locked in the parent while the collector does not answer is not locked in its children."""
+def test_children_of_a_parent_that_is_sending(tmp_path: Path, sink: Sink) -> None:
+    """What is locked in the parent while the collector does not answer is not locked in its children.
+
+    Not over gRPC, whose library may crash or hang in such a child.
+    """
     command = (sys.executable, str(HERE / "fleet_app.py"), "forking", "2", "3", "sending")
-    with launched(tmp_path, *command, **sink.environment(protocol)) as process:
+    with launched(tmp_path, *command, **sink.environment(HTTP)) as process:
         assert sink.arrived.wait(20)  # the parent's first
         sink.answering.clear()
         sink.arrived.clear()
         assert sink.arrived.wait(20)  # its second is on its way
         assert process.stdin is not None
         process.stdin.write("\n")
-        process.stdin.close()
+        process.stdin.flush()
         wait_for(lambda: journal(tmp_path)["calls"] == 7, "the calls", lambda: journal(tmp_path))
         sink.answering.set()
         process.wait(30)
