@@ -1,11 +1,11 @@
-# All that a person must know: make demo, make test, make check, make bench.
+# All that a person must know: make demo, make test, make check, make bench, make stack.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench stack clean
 
 demo: $(VENV)/.demo ## a small SaaS application on a loopback server, and what its tenants spent
 	@$(BIN)/spanledger demo $(ARGS)
@@ -21,6 +21,10 @@ check: $(VENV)/.check ## lint and types
 
 bench: $(VENV)/.test ## what a metered call costs, in ratios within one run
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+stack: $(VENV)/.demo ## collector, Prometheus, Alertmanager, Redis and the demo's load, on loopback
+	$(INSTALL) opentelemetry-exporter-prometheus
+	$(BIN)/python dashboards/stack.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -7,7 +7,9 @@ The SDK gives a child threads and a `service.instance.id` of its own. Two things
 - Locks that the parent held at that moment stay held, by nobody. A child of a parent that was
   exporting, or waiting for a collector that is down, would never export a metric.
 
-(gRPC closes its channels in the child by itself.) There are no public names for any of it.
+There are no public names for any of it. gRPC closes its channels in the child by itself; for a
+parent that is in the middle of a gRPC export nothing can be done here: prefer HTTP under servers
+that fork.
 """
 
 import copy
