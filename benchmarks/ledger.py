@@ -124,6 +124,22 @@ def leased(url: str, calls: int) -> Speed:
     return speed
 
 
+def first(url: str, calls: int) -> Speed:
+    """Scopes that nobody used before: there is no lease yet."""
+    store = CountingStore(url)
+    ledger = LeasedLedger(store)
+    fresh = iter([scopes(f"first{i}", LIMIT) for i in range(calls)])
+
+    def call() -> None:
+        answer = ledger.reserve(next(fresh), PRICE)
+        if not isinstance(answer, Denied):
+            answer.settle(PRICE)
+
+    speed = measure(calls, call, lambda: store.trips)
+    ledger.close()
+    return speed
+
+
 STRICT: Final = """
 for i = 1, #KEYS do
     local spent = tonumber(redis.call('GET', KEYS[i]) or '0')
@@ -173,8 +189,10 @@ def spread(target: Callable[..., None], *args: object) -> list[Any]:
 def speeds(url: str, calls: int) -> None:
     table = Table("", "p50 µs", "p99 µs", "round trips a call", title=f"{SCOPES} scopes a call")
     ours, theirs = leased(url, calls), strict(url, calls // 10)
+    new = first(url, calls // 100)
     for name, speed, count in (
         ("leases: reserve + settle", ours, calls),
+        ("leases: the first call of five scopes", new, calls // 100),
         ("a Lua script a call", theirs, calls // 10),
     ):
         table.add_row(

@@ -98,6 +98,12 @@ def eventually(holds: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.05)
 
 
+def unverified(ledger: LeasedLedger, limited: LimitedScope) -> bool | None:
+    """Whether the ledger trusts what it knows of a scope; None while the scope rests."""
+    known = ledger.known([limited.key])
+    return known[limited.key].unverified if known else None
+
+
 def books_are(url: str, key: str, spent: int) -> None:
     """The store itself comes to `spent`, with nothing held."""
     store = redis_store.RedisStore(url)
@@ -161,9 +167,9 @@ def test_flushall(
         time.sleep(0.6)
         server.command("FLUSHALL")
         # For one lease nothing new is granted: others may hold what the store forgot.
-        eventually(lambda: ledger.known([tenant.key])[tenant.key].unverified)
+        eventually(lambda: unverified(ledger, tenant) is True)
         assert isinstance(ledger.reserve_nowait([tenant], 10**6), Denied)  # it need not ask
-        eventually(lambda: not ledger.known([tenant.key])[tenant.key].unverified)
+        eventually(lambda: unverified(ledger, tenant) is False)
         before = load.calls
         eventually(lambda: load.calls > before)
     assert load.denied > 0
@@ -209,14 +215,14 @@ def test_redis_refuses(
     with Load(ledger, [tenant]) as load:
         time.sleep(0.3)
         server.command(*breaks)
-        eventually(lambda: ledger.known([tenant.key])[tenant.key].unverified)
+        eventually(lambda: unverified(ledger, tenant) is True)
         time.sleep(0.9)  # the lease ends
         before = load.calls
         time.sleep(0.1)
         assert load.calls > before
         if "PAUSE" not in breaks:
             server.command(*mends)
-        eventually(lambda: not ledger.known([tenant.key])[tenant.key].unverified)
+        eventually(lambda: unverified(ledger, tenant) is False)
     assert load.denied == 0
     assert load.longest_s < 1
     books_are(server.url, tenant.key, load.spent)
@@ -326,9 +332,9 @@ def test_the_policies_without_redis(
     server.start()
     books_are(server.url, opened.key, 90_000)
     # The next outage has an allowance of its own.
-    eventually(lambda: not ledger.known([local.key])[local.key].unverified)
+    eventually(lambda: unverified(ledger, local) is False)
     server.kill()
-    eventually(lambda: ledger.known([local.key])[local.key].unverified)
+    eventually(lambda: unverified(ledger, local) is True)
     assert spends(ledger, local, 90) >= 990
 
 
