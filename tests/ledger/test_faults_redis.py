@@ -128,7 +128,7 @@ def test_redis_stands_still(new_redis: Callable, limited: Limited, open_ledgers:
     assert load.longest_s < 1
     assert load.denied == 0
     books_are(server.url, tenant.key, load.spent)
-    eventually(lambda: ledger.known([tenant.key])[tenant.key] == (load.spent, 0, False))
+    eventually(lambda: ledger.state([tenant.key])[tenant.key] == (load.spent, 0, False))
 
 
 def test_redis_dies_and_comes_back_empty(
