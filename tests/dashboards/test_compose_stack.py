@@ -1,4 +1,4 @@
-"""`make stack`, as a person starts it: everything runs, spend is in Prometheus, an alert is printed, and all of it ends."""
+"""`make stack`, as a person starts it: everything runs, spend is in Prometheus, and all of it ends."""
 
 import importlib.util
 import re
