@@ -105,7 +105,7 @@ def to_webhook(port: int) -> str:
         }
         for receiver in config["receivers"]
     ]
-    config["route"].update(group_wait="500ms", group_interval="1s")
+    config["route"].update(group_wait="3s", group_interval="1s")
     return yaml.safe_dump(config)
 
 
@@ -190,7 +190,7 @@ def test_each_tier_is_heard_of_once_and_resolves(tmp_path: Path) -> None:
         # Straight to the hard tier: of the lower ones, which are true as well, nobody hears.
         everybody = expected("global", "firing", hard=["finance", "on-call"])
         move("global", 3, everybody)
-        time.sleep(1.5)
+        time.sleep(4.5)  # longer than a group waits for what inhibits it
 
     # By the set: a group's message says again what it said of others, such as acme, a moment ago.
     assert {what for what in heard if what[2] == "global"} == everybody

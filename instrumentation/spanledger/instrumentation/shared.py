@@ -120,6 +120,7 @@ def _shared_call(
         return (yield from _failed(call, reader, lead, result.error))
     with swallow("completed"):
         result = reader.completed(call, result)
+    call.finish(NOTHING_READ)  # where it could not be read what it used
     charge = call.charge
     cost = (charge.nano_usd, charge.credits) if charge is not None else (None, None)
     store = (result, *cost)
@@ -139,6 +140,7 @@ def _failed(call: Call, reader: DataReader, lead: Lead, error: BaseException) ->
     with swallow("failed"):
         reader.failed(call, error)
         detail = reader.error_detail(error)
+    call.fail(error, None, unbilled=False)  # where it could not be read what it used
     if not isinstance(error, Exception):  # cancelled: nobody waits for us now
         lead.abandon()
         return RAISE
