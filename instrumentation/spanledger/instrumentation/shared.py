@@ -30,6 +30,7 @@ from spanledger.instrumentation.pipeline import (
     paid_call,
     status_of,
 )
+from spanledger.instrumentation.request import NOTHING_READ
 
 _REJECTED: Final = frozenset({400, 404, 409, 410, 422})
 _UNAVAILABLE: Final = frozenset({408, 429})
