@@ -58,17 +58,18 @@ def forked() -> None:
     assert os.waitpid(child, 0)[1] == 0
     for stream in (dropped, closed, forgotten, generator):
         list(stream)
+    children("fork")
 
 
 def in_child() -> None:
-    call("child")
-    kept.append(open_stream("child"))  # open when the child ends
-    open_stream("child")  # dropped
+    call("child of multiprocessing")
+    kept.append(open_stream("child of multiprocessing"))  # open when the child ends
+    open_stream("child of multiprocessing")  # dropped
 
 
 def children(method: str) -> None:
     """Children of multiprocessing end without `atexit`."""
-    kept.append(open_stream("parent"))
+    kept.append(open_stream(f"parent of {method}"))
     ways = multiprocessing.get_context(method)
     process = ways.Process(target=in_child)
     process.start()
@@ -79,6 +80,7 @@ def children(method: str) -> None:
 
 def exiting() -> None:
     """Everything that may be open when an interpreter ends."""
+    late_provider()
     kept.append(open_stream("open"))
     with attribute(tenant="generator"):
         kept.append(geocode())
@@ -97,6 +99,7 @@ def exiting() -> None:
         while True:
             call("thread")
             calls.append(1)
+            time.sleep(0.005)  # without a rest it would keep the interpreter's lock from its end
 
     calls: list[int] = []
     threading.Thread(target=background, daemon=True).start()

@@ -112,9 +112,10 @@ def test_nothing_is_left_of_5000_calls_and_1000_streams(books: Books) -> None:
 
     before = work(200, 80)
     after = work(5000, 1000)
-    # SQLite keeps a hundred dead references or so, now more, now fewer.
-    grown = {kind: many - before[kind] for kind, many in after.items() if many - before[kind] > 250}
-    assert not grown
+    grown = {kind: many - before[kind] for kind, many in after.items()}
+    # Of each kind of stream there were 250. The interpreter and SQLite have caches of their own.
+    allowed = {kind: 900 if kind.startswith(("builtins.", "weakref.")) else 200 for kind in grown}
+    assert not {kind: many for kind, many in grown.items() if many > allowed[kind]}
     (total,) = books.engine.journal.totals(())
     assert total.calls == 5200 + 2 * 1080
 
