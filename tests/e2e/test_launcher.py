@@ -145,6 +145,13 @@ def test_a_bad_configuration_is_said_at_start_and_the_application_runs(tmp_path:
     assert launch(tmp_path, launcher=(spanledger, "run", "--")).returncode == 2
 
 
+def test_a_bad_variable_is_said_at_start_and_the_application_is_booked(tmp_path: Path) -> None:
+    done = launch(tmp_path, SPANLEDGER_USD_PER_CREDIT="scavio=cheap")
+    assert done.returncode == 0
+    assert "SPANLEDGER_USD_PER_CREDIT" in done.stderr
+    assert report(tmp_path)["total"]["calls"] == 2 * CALLS
+
+
 def test_an_unusable_journal_is_said_once_and_the_application_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = launch(tmp_path, SPANLEDGER_JOURNAL=f"sqlite:///{tmp_path / 'file' / 'journal.db'}")

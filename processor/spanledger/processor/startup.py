@@ -248,7 +248,14 @@ def pre_instrument() -> None:
             _start_with(load_settings())
         except ConfigurationError as error:
             log.error("spanledger: the configuration is not used: %s", error)
-            _start_with(load_settings(use_file=False))
+            _start_with(_without(error))
+
+
+def _without(error: ConfigurationError) -> Settings:
+    """What the environment says without the file, and without what `error` is about."""
+    wrong = error.key.partition(".")[0]
+    environ = {name: value for name, value in os.environ.items() if name != wrong}
+    return load_settings(environ, use_file=False)
 
 
 def _start_with(settings: Settings) -> None:
