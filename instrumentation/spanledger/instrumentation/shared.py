@@ -79,13 +79,15 @@ def _shared_call(
     *,
     nowait: bool,
 ) -> Flow:
-    key = layer.key(
-        rule,
-        provider=call.request.provider,
-        operation=call.request.operation,
-        request=content,
-        tenant=call.paid.attribution.tenant,
-    )
+    key: str | None = None  # without one the call is made alone
+    with swallow("cache.key"):
+        key = layer.key(
+            rule,
+            provider=call.request.provider,
+            operation=call.request.operation,
+            request=content,
+            tenant=call.paid.attribution.tenant,
+        )
     lead = Lead()  # alone, until the layer gives one
     try:
         answer = yield Offload(

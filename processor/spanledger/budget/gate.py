@@ -9,13 +9,19 @@ from typing import Final
 
 from spanledger.api.errors import BudgetError
 from spanledger.api.gate import Decision, Permit, Wait, new_charge_id
+from spanledger.api.guard import swallow
 from spanledger.api.values import Attribution, Charge, Ending, ModelSwap, PaidCall, Tier, Usage
 from spanledger.budget.budgets import Budgets
 from spanledger.budget.holds import Admission, Pause
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.recorder import Recorder
-from spanledger.pricing.book import PriceBook
+from spanledger.pricing.book import NO_PRICE_LIST, PriceBook
 from spanledger.pricing.estimates import Estimates, fallback_usage
+
+# Entered on every call: made once.
+_PRICING: Final = swallow("pricing")
+_HOLDING: Final = swallow("budgets")
+_LEARNING: Final = swallow("learning")
 
 JobDifference = Callable[[str, str, Usage, Attribution], tuple[Usage, Attribution]]
 
@@ -77,9 +83,10 @@ class LedgerGate:
             if ending.outcome in ("blocked", "throttled")
             else self._price(call, usage, None)
         )
-        if not self.budgets.idle:
-            self.budgets.record(call, charge.nano_usd, charge.credits)
         self._recorder.record(Entry(call, usage, ending, charge, key))
+        if not self.budgets.idle:
+            with _HOLDING:
+                self.budgets.record(call, charge.nano_usd, charge.credits)
         return charge
 
     def _cheaper(self, call: PaidCall) -> Callable[[ModelSwap], int | None]:
@@ -91,23 +98,9 @@ class LedgerGate:
             self._on_credits(provider, balance)
 
     def _price(self, call: PaidCall, usage: Usage, tier: Tier | None) -> Charge:
-        price = self._book.price(
-            call.provider,
-            call.model,
-            usage,
-            call.started_ns,
-            call.attribution.tenant,
-        )
-        return Charge(
-            new_charge_id(),
-            price.nano_usd,
-            usage.credits,
-            price.status,
-            price.source,
-            price.version,
-            price.reason,
-            tier,
-        )
+        with _PRICING:
+            return _charge(self._book, call, usage, new_charge_id(), tier)
+        return Charge(new_charge_id(), None, usage.credits, reason="pricing_failed", tier=tier)
 
     # -- the ends of a permit
     # ------------------------------------------------------------------------------
@@ -120,24 +113,30 @@ class LedgerGate:
         if usage is None:
             usage = fallback_usage(call)
         charge = self._price(call, usage, permit.tier)
-        if permit.hold is not None and charge.nano_usd and charge.status != "estimated":
-            self._estimates.observe(call, charge.nano_usd)
         if permit.decision == "cheaper_model" and ending.outcome == "ok":
             ending = ending._replace(
                 outcome="degraded", saved_nano_usd=self._saved(call, usage, charge)
             )
-        if permit.hold is not None:
-            permit.hold.settle(charge.nano_usd, charge.credits)
-        if ending.job is not None:  # from now on the job is known, in the name of its creator
-            self._job_difference(call.provider, ending.job, usage, call.attribution)
+        # The books first: what fails after this costs no row.
         self._recorder.record(Entry(call, usage, ending, charge))
+        if permit.hold is not None:
+            with _HOLDING:
+                permit.hold.settle(charge.nano_usd, charge.credits)
+            if charge.nano_usd and charge.status != "estimated":
+                with _LEARNING:
+                    self._estimates.observe(call, charge.nano_usd)
+        if ending.job is not None:  # from now on the job is known, in the name of its creator
+            with _LEARNING:
+                self._job_difference(call.provider, ending.job, usage, call.attribution)
         return charge
 
     def release(self, permit: "_Permit", ending: Ending) -> Charge:
         """Book an admitted call that cost nothing."""
+        charge = self._book_nothing(permit, Usage(), ending)
         if permit.hold is not None:
-            permit.hold.release()
-        return self._book_nothing(permit, Usage(), ending)
+            with _HOLDING:
+                permit.hold.release()
+        return charge
 
     def _book_nothing(self, permit: "_Permit", usage: Usage, ending: Ending) -> Charge:
         charge = _nothing_due(permit.tier)
@@ -145,16 +144,37 @@ class LedgerGate:
         return charge
 
     def _saved(self, call: PaidCall, usage: Usage, charge: Charge) -> int:
-        asked = self._book.price(
-            call.provider,
-            call.model,
-            usage._replace(model=None),
-            call.started_ns,
-            call.attribution.tenant,
-        )
+        """Nano-USD that the model asked for would have cost more than the cheaper one did."""
+        asked = self._price(call, usage._replace(model=None), None)
         if asked.nano_usd is None or charge.nano_usd is None:
             return 0
         return max(0, asked.nano_usd - charge.nano_usd)
+
+
+def priced_late(book: PriceBook, entry: Entry) -> Entry:
+    """`entry`, priced now where the price list was not loaded yet when its call ended.
+
+    For the writer's thread, which may wait for it.
+    """
+    charge = entry.charge
+    if charge.reason != NO_PRICE_LIST:
+        return entry
+    book.warm()
+    return entry._replace(charge=_charge(book, entry.call, entry.usage, charge.id, charge.tier))
+
+
+def _charge(book: PriceBook, call: PaidCall, usage: Usage, id_: str, tier: Tier | None) -> Charge:
+    price = book.price(call.provider, call.model, usage, call.started_ns, call.attribution.tenant)
+    return Charge(
+        id_,
+        price.nano_usd,
+        usage.credits,
+        price.status,
+        price.source,
+        price.version,
+        price.reason,
+        tier,
+    )
 
 
 def _nothing_due(tier: Tier | None) -> Charge:

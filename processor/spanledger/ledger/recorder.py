@@ -44,6 +44,7 @@ class Recorder:
     """Writes entries to `journal`, and gives them to the `sinks`, in a daemon thread of its own.
 
     sinks: called once with each entry, in batches, whether or not the journal can be written.
+    complete: what an entry still lacks, added in the writer's thread before anybody sees it.
     interval_s: seconds between two batches.
     most_waiting: entries kept while the journal fails; more are dropped, counted and said.
     """
@@ -54,11 +55,13 @@ class Recorder:
         sinks: Sequence[Sink] = (),
         interval_s: float = 0.1,
         most_waiting: int = _MOST_WAITING,
+        complete: Callable[[Entry], Entry] | None = None,
     ) -> None:
         self._journal = journal
         self._sinks = tuple(sinks)
         self._interval_s = interval_s
         self._most_waiting = most_waiting
+        self._complete = complete
         self._pending: deque[Entry] = deque()  # recorded, and seen by nobody yet
         self._unwritten: deque[Entry] = deque()  # seen by the sinks, and not in the journal yet
         self._stop = threading.Event()
@@ -173,6 +176,9 @@ class Recorder:
             return False
         try:
             taken = [self._pending.popleft() for _ in range(len(self._pending))]
+            if taken and self._complete is not None:
+                with swallow("recorder.complete"):
+                    taken = [self._complete(entry) for entry in taken]
             if taken:
                 self._unwritten.extend(taken)
                 for sink in self._sinks:

@@ -17,6 +17,9 @@ from spanledger.pricing.quotes import Quote
 from spanledger.pricing.reckoning import reckon, worst
 from spanledger.pricing.sheet import half_even
 
+NO_PRICE_LIST: Final = "no_price_list"
+"""The reason of a price that is unknown because the list is still being loaded."""
+
 
 class Price(NamedTuple):
     """What usage costs.
@@ -154,7 +157,7 @@ class PriceBook:
             return Price(None, "unknown", None, None, ",".join(_unpriced(usage)) or "no_usage")
         quotes = self._loader.wait()
         if quotes is None:
-            return Price(None, "unknown", None, None, "no_price_list")
+            return Price(None, "unknown", None, None, NO_PRICE_LIST)
         pieces: list[_Piece] = []
         for part in usage.parts or (usage,):
             whole = part._replace(

@@ -35,7 +35,7 @@ from spanledger.budget import (
     open_shared,
     read_budget_config,
 )
-from spanledger.budget.gate import LedgerGate
+from spanledger.budget.gate import LedgerGate, priced_late
 from spanledger.budget.spenders import top_spenders
 from spanledger.cache.config import read_cache_config
 from spanledger.cache.layer import DataLayer
@@ -76,6 +76,7 @@ class Engine:
         self.book = PriceBook(read_price_config(root.section("prices"), settings.usd_per_credit))
         budget_config = read_budget_config(root)
         self.events = read_charge_events(root.section("events"), service)
+        self.layer = _data_layer(settings)
         self.journal: Journal = open_journal(settings.journal, service=service)
         ledger, self.ledger = _open_ledger(settings)
         self.budgets = Budgets(
@@ -85,10 +86,11 @@ class Engine:
             top_spenders=self._top_spenders,
         )
         self.watcher = Watcher(self.budgets, settings.path)
-        self.layer = _data_layer(settings)
         self.metrics = _metrics(root.section("metrics"), self.budgets)
         sinks = (self.metrics,) if self.events is None else (self.metrics, self.events)
-        self.recorder = Recorder(self.journal, sinks=sinks)
+        self.recorder = Recorder(
+            self.journal, sinks=sinks, complete=partial(priced_late, self.book)
+        )
         if self.events is not None:
             self.events.pull = self.recorder.flush
         self.metrics.flush = partial(self.recorder.flush, _COLLECTION_S)
@@ -280,7 +282,7 @@ def _hook_tracer_provider(given: Any) -> None:
     if isinstance(provider, TracerProvider):
         _prepare(provider)
     else:
-        wrapt.wrap_function_wrapper(trace, "set_tracer_provider", _prepare_later)
+        wrapt.wrap_function_wrapper(trace, "_set_tracer_provider", _prepare_later)
 
 
 def _prepare(provider: TracerProvider) -> None:
