@@ -1,5 +1,6 @@
 """What every test stands on: our own errors come out, and nothing is left installed."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,4 @@ def _a_clean_spanledger() -> Iterator[None]:
     attribution.configure_attribution()
     guard.reraise_internal_errors(False)
     guard.internal_errors.clear()
+    os.environ.pop("_SPANLEDGER_INSTANCE", None)  # else the next test's processes are children
