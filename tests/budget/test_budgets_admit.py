@@ -13,6 +13,7 @@ from spanledger.api.values import ModelSwap, PaidCall
 from spanledger.budget.budgets import Budgets
 from spanledger.budget.events import BudgetEvent
 from spanledger.budget.holds import UNLIMITED, Admission, Pause
+from spanledger.ledger.journal_producers import Spent
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.memory import MemoryStore
 from spanledger.ledger.protocol import Denied, LimitedScope
@@ -651,11 +652,18 @@ def test_a_call_counts_in_the_period_it_started_in(
 
 def test_what_a_call_counts_as(make: MakeBudgets, call: MakeCall) -> None:
     budgets = make(CREDITS + STRICT.replace("tenant:*", "global") + "unknown_usd = 3\n")
-    assert budgets.counted(call(), 5, Decimal(2)) == {
+    spent = Spent("acme", None, None, "openai", call().started_ns, 4, 5, Decimal("0.5"))
+
+    def counted(spent: Spent) -> dict[str, int]:
+        return {scope.key: amount for scope, amount in budgets.counted(spent).items()}
+
+    assert counted(spent) == {
         "tenant:acme|month|2026-11|credits": 2 * USD,
         "global|month|2026-11": 5,
     }
-    assert budgets.counted(call(), None) == {
+    assert counted(spent._replace(nano_usd=None, credits=None)) == {
         "tenant:acme|month|2026-11|credits": 0,
-        "global|month|2026-11": 3 * USD,
+        "global|month|2026-11": 4 * 3 * USD,
     }
+    last_month = spent.started_ns - 40 * 86_400 * 10**9
+    assert counted(spent._replace(started_ns=last_month)) == {}

@@ -156,13 +156,16 @@ _prefix = ""
 _numbers = itertools.count(1)
 
 
-def _new_prefix() -> None:
-    global _prefix  # noqa: PLW0603 - a child process must not repeat its parent's ids
+def renew_charge_ids() -> None:
+    """From here on charge ids begin with another prefix: those of one ledger's client are told from
+    those of the next, and a child process does not repeat its parent's.
+    """
+    global _prefix  # noqa: PLW0603 - see above
     _prefix = os.urandom(10).hex()
 
 
-_new_prefix()
-os.register_at_fork(after_in_child=_new_prefix)
+renew_charge_ids()
+os.register_at_fork(after_in_child=renew_charge_ids)
 
 
 def new_charge_id() -> str:

@@ -17,6 +17,7 @@ from spanledger.budget.events import (
     remove_budget_callback,
 )
 from spanledger.budget.holds import Admission, Pause
+from spanledger.budget.replay import Replay
 from spanledger.budget.shared import open_shared
 from spanledger.budget.status import BudgetStatus
 from spanledger.budget.watcher import Watcher
@@ -30,6 +31,7 @@ __all__ = [
     "BudgetStatus",
     "Budgets",
     "Pause",
+    "Replay",
     "Spender",
     "TopSpenders",
     "Watcher",

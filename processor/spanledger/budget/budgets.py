@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from spanledger.api.errors import BudgetThrottled
-from spanledger.api.values import ModelSwap, PaidCall
+from spanledger.api.values import Attribution, ModelSwap, PaidCall
 from spanledger.budget.config import BudgetConfig, Slot
 from spanledger.budget.evaluator import Evaluator
 from spanledger.budget.events import BudgetEvent, TopSpenders
@@ -31,7 +31,8 @@ from spanledger.budget.status import BudgetStatus, status_of, worst
 from spanledger.budget.teller import Teller
 from spanledger.budget.tiers import NAMES
 from spanledger.budget.windows import BudgetReading
-from spanledger.ledger.protocol import Denied, Ledger, Reservation
+from spanledger.ledger.journal_producers import Spent
+from spanledger.ledger.protocol import Denied, Ledger, LimitedScope, Reservation
 
 _FORGET_NS: Final = 60 * 10**9
 _SHORTEST_PAUSE_S: Final = 0.001
@@ -188,15 +189,21 @@ class Budgets:
                 self._ledger.add(group.full, amount)
                 self._evaluator.moved(group, amount)
 
-    def counted(
-        self, call: PaidCall, actual_nano: int | None, credits: Decimal | None = None
-    ) -> dict[str, int]:
-        """What such a call counts as, by the ledger's key (nano-units): to replay a journal."""
-        return {
-            window.key: group.amount(actual_nano, credits, 0)
-            for group in self._book.plan(call).groups
-            for window in group.windows
-        }
+    def counted(self, spent: Spent) -> dict[LimitedScope, int]:
+        """What such charges count as now, nano-units, where a period still runs."""
+        credits_ = None if spent.credits is None else spent.credits * spent.calls
+        attribution = Attribution(spent.tenant, spent.user, spent.feature)
+        call = PaidCall(spent.provider, "", None, attribution, spent.started_ns)
+        now = self._clock()
+        amounts: dict[LimitedScope, int] = {}
+        for group in self._book.plan(call).groups:
+            amount = group.amount(spent.nano_usd, credits_, 0)
+            if spent.nano_usd is None and group.unit == "usd":
+                amount *= spent.calls
+            for window in group.windows:
+                if now < window.period.end_ns:
+                    amounts[window.full] = amount
+        return amounts
 
     # -- how things stand --------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ new.
 import os
 import threading
 import weakref
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from spanledger.api.guard import log, say_once, swallow
 from spanledger.api.settings import load_settings
 from spanledger.budget.budgets import Budgets
 from spanledger.budget.config import read_budget_config
+from spanledger.budget.replay import Replay
 
 INTERVAL_S: Final = 0.4
 """A change is in force within a second, everywhere."""
@@ -25,11 +27,20 @@ class Watcher:
 
     path: the configuration file to watch; None where there is none. A new version that is wrong is
         said once, and the former one stays in force.
+    replay: what else is to be done in the background.
     """
 
-    def __init__(self, budgets: Budgets, path: Path | None = None) -> None:
+    def __init__(
+        self, budgets: Budgets, path: Path | None = None, replay: Replay | None = None
+    ) -> None:
         self._budgets = budgets
         self._path = path
+        self._steps = (
+            *((replay.look,) if replay else ()),  # first: it notes that this process spends
+            self._look_at_file,
+            budgets.refresh,
+            budgets.tick,
+        )
         self._seen = _signature(path)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -38,6 +49,7 @@ class Watcher:
         """Start the thread; also in every child of this process."""
         self._run()
         _running.add(self)
+        _renew_in_children()
 
     def close(self) -> None:
         """Tell what there is to tell, and stop; waits for a second at most."""
@@ -50,7 +62,7 @@ class Watcher:
 
     def look(self) -> None:
         """One round. Raises nothing."""
-        for step in (self._look_at_file, self._budgets.refresh, self._budgets.tick):
+        for step in self._steps:
             with swallow("budgets"):
                 try:
                     step()
@@ -106,10 +118,15 @@ def _signature(path: Path | None) -> Signature | None:
 _running: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
 
+@cache
+def _renew_in_children() -> None:
+    """Not when this module is imported: a child's hooks run in the order in which they came, and
+    its new thread must find the ledger's and the journal's locks renewed.
+    """
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _after_fork() -> None:
     with swallow("budgets"):
         for watcher in tuple(_running):
             watcher.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -25,7 +25,7 @@ class Record(NamedTuple):
     """A producer in the books of a scope.
 
     cum: what it ever spent; for one that is gone, all that is in `retired` of it.
-    cap, base: see `Grant`.
+    cap, base: see `Grant`; cap of one that was reaped: what it told that it had spent.
     deadline: when it is reaped unless it reports again; for one that left, when it is forgotten.
     """
 
@@ -170,7 +170,8 @@ def _scan(head: Head, records: Records, now: int) -> None:
             # counted.
             total = record.cum + record.inflight
             head.retired += total - record.base
-            records.put(producer, Record(record.seq, total, 0, total, total, now, REAPED))
+            # What it told stays known as its cap: a journal that lost its last rows says less.
+            records.put(producer, Record(record.seq, total, 0, record.cum, total, now, REAPED))
     head.scan = max(following, now + SCAN_MS)
 
 
@@ -203,10 +204,13 @@ def totals(head: Head | None, now: int, lease_ms: int) -> Totals:
 
 
 def replay(head: Head | None, records: Records, producer: str, cum: int) -> bool:
-    """Correct what a reaped producer ever spent to `cum`; saying it twice is as good as once."""
+    """Correct what a reaped producer ever spent to `cum`, or to what it told itself where that is
+    more; saying it twice is as good as once.
+    """
     record = records.get(producer)
     if head is None or record is None or record.state != REAPED:
         return False
+    cum = max(cum, record.cap)
     head.retired += cum - record.cum
-    records.put(producer, record._replace(cum=cum, cap=cum, base=cum))
+    records.put(producer, record._replace(cum=cum, base=cum))
     return True

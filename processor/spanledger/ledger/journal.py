@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from spanledger.api.errors import JournalError
 from spanledger.api.guard import internal_errors, say_once, swallow
 from spanledger.api.values import Attribution, Usage
-from spanledger.ledger import journal_totals
+from spanledger.ledger import journal_producers, journal_totals
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.journal_connection import BUSY_S, Busy, Connection
 from spanledger.ledger.journal_files import connect, connect_memory, is_damage, set_aside
@@ -33,6 +33,7 @@ from spanledger.ledger.journal_place import (
     notice,
     prepare,
 )
+from spanledger.ledger.journal_producers import Spent
 from spanledger.ledger.journal_rows import COLUMNS, INSERT, Row, from_values, storable, to_values
 from spanledger.ledger.journal_totals import Span, Total, Unpriced
 
@@ -155,6 +156,26 @@ class Journal:
             internal_errors["journal.job"] += 1
             new, booked = book()
         return new, booked.attribution
+
+    # -- producers: see `journal_producers` --------------------------------------------------------
+
+    def forget_producer(self, producer: str) -> None:
+        """Note that `producer` has told the ledger everything. Raises JournalError."""
+        self._write(partial(journal_producers.forget, name=producer))
+
+    def say_alive(self, producer: str, ledger: str) -> None:
+        """Note that `producer` lives and spends from `ledger`. Raises JournalError."""
+        self._write(partial(journal_producers.say_alive, name=producer, ledger=ledger))
+
+    def claim_silent(self, ledger: str) -> list[str]:
+        """The producers of `ledger` that seem dead, each given to one process at a time. Raises
+        JournalError.
+        """
+        return self._write(partial(journal_producers.claim_silent, ledger=ledger))
+
+    def spent_by(self, producer: str, since_ns: int) -> Sequence[Spent]:
+        """What it spent since (Unix nanoseconds), by what budgets ask for. Raises JournalError."""
+        return self._read(partial(journal_producers.spent_by, producer=producer, since_ns=since_ns))
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -69,7 +69,18 @@ CREATE TABLE jobs (
 ) WITHOUT ROWID;
 """
 
-STEPS: Final = (_CHARGES, _JOBS)
+# Who spends under limits and has not left in order: see `journal_producers`.
+_PRODUCERS: Final = """
+CREATE TABLE producers (
+    name TEXT PRIMARY KEY,
+    ledger TEXT NOT NULL,
+    seen_s REAL NOT NULL,
+    tried_s REAL NOT NULL,
+    tries INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+STEPS: Final = (_CHARGES, _JOBS, _PRODUCERS)
 """Step n makes format n + 1 of format n."""
 
 

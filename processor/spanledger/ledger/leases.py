@@ -193,6 +193,16 @@ class LeasedLedger:
                 known[key] = scope.state(down=down)
         return known.items()
 
+    @property
+    def reachable(self) -> bool:
+        """The store answered when it was last asked."""
+        return not self._producer.breaker.open
+
+    @property
+    def left(self) -> bool:
+        """It is closed, and the store was told everything."""
+        return self._producer.left
+
     def replay(self, producer: str, spent: Mapping[str, int]) -> Sequence[str]:
         """Correct what the dead `producer` ever spent in each scope (by key), as its journal says.
 

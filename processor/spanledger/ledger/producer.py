@@ -17,7 +17,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from spanledger.api.gate import new_charge_id
 from spanledger.api.guard import swallow
 from spanledger.ledger.breaker import Breaker
-from spanledger.ledger.protocol import LimitedScope, ScopeState
+from spanledger.ledger.protocol import CHARGE_PREFIX, LimitedScope, ScopeState
 from spanledger.ledger.scope import HURRY_S, REPORT_S, Rested, Scope, forgotten
 from spanledger.ledger.store import Store, Totals
 
@@ -31,11 +31,14 @@ _numbers: Final = itertools.count(1)
 
 
 class Producer:
-    """The scopes of this process and their syncs. `abandoned` in a forked child."""
+    """The scopes of this process and their syncs.
+
+    abandoned: in a forked child. left: closed, and the store was told everything.
+    """
 
     def __init__(self, store: Store) -> None:
         # Its first part is that of this process's charge ids: so a journal's rows are found again.
-        self.name = f"{new_charge_id()[:20]}.{next(_numbers)}"
+        self.name = f"{new_charge_id()[:CHARGE_PREFIX]}.{next(_numbers)}"
         # Reentrant: a finalizer that settles may run where this thread holds it already.
         self.lock = threading.RLock()
         self.breaker = Breaker()
@@ -44,6 +47,7 @@ class Producer:
         self.reads: dict[str, tuple[Totals, float]] = {}
         self.abandoned = False
         self.closed = False
+        self.left = False
         self._store = store
         self._seq = itertools.count(1)
         self._urgent: list[Scope] = []
@@ -292,7 +296,8 @@ class Producer:
             with suppress_instrumentation():
                 for batch in _batches(list(self.scopes.values())):
                     if time.monotonic() > deadline or not self._sync(batch, final=True):
-                        break
+                        return
+            self.left = True
         finally:
             self._turn.release()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 from spanledger.api.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from spanledger.ledger.leases import LeasedLedger
     from spanledger.ledger.store import Store
 
 _REDIS: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
@@ -26,6 +27,10 @@ LARGEST_AMOUNT: Final = 2**53 - 1
 """The largest amount that a scope can hold in one period: 9,007,199 USD in nano-USD (a Redis script
 counts in doubles, which are exact up to here). A larger limit counts as this one: whoever reads
 budgets refuses it."""
+
+
+CHARGE_PREFIX: Final = 20
+"""So many characters of a charge id, and of a producer's name, are those of their process."""
 
 
 class LimitedScope(NamedTuple):
@@ -151,7 +156,7 @@ class Ledger(Protocol):
         ...
 
 
-def open_ledger(url: str | None = None) -> Ledger:
+def open_ledger(url: str | None = None) -> "LeasedLedger":
     """The ledger at `url`.
 
     `memory://` (also None): this process alone. `sqlite:///path` (relative; an absolute path makes

@@ -5,10 +5,11 @@
 local name, cum = "p:" .. ARGV[1], tonumber(ARGV[2])
 local found = redis.call("HMGET", KEYS[1], name, "r")
 if not found[1] then return 0 end
-local seq, counted, state = string.match(found[1], "^(%S+) (%S+) .* (%S+)$")
+local seq, counted, told, state = string.match(found[1], "^(%S+) (%S+) %S+ (%S+) .* (%S+)$")
 if state ~= "2" then return 0 end
 local function text(number) return string.format("%.0f", number) end
+cum = math.max(cum, tonumber(told))
 local total = text(cum)
 redis.call("HSET", KEYS[1], "r", text(tonumber(found[2]) + cum - tonumber(counted)), name,
-    seq .. " " .. total .. " 0 " .. total .. " " .. total .. " 0 2")
+    seq .. " " .. total .. " 0 " .. told .. " " .. total .. " 0 2")
 return 1

@@ -88,7 +88,7 @@ if now >= head[SCAN] and now >= head[GRACE] then
                     uncount(record)
                     local total = record.cum + record.inflight
                     head[RETIRED] = head[RETIRED] + total - record.base
-                    put_record(name, record.seq, total, 0, total, total, now, REAPED)
+                    put_record(name, record.seq, total, 0, record.cum, total, now, REAPED)
                     if name == "p:" .. producer then mine = writes[#writes] end
                 end
             end

@@ -24,12 +24,13 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from spanledger.api.attribution import configure_attribution
 from spanledger.api.errors import ConfigurationError, JournalError
-from spanledger.api.gate import OpenGate, install_gate
+from spanledger.api.gate import OpenGate, install_gate, renew_charge_ids
 from spanledger.api.guard import log, say_once, swallow
 from spanledger.api.settings import Section, Settings, load_settings
 from spanledger.budget import (
     BudgetEvent,
     Budgets,
+    Replay,
     TopSpenders,
     Watcher,
     open_shared,
@@ -44,8 +45,9 @@ from spanledger.instrumentation.hosts import configure_hosts
 from spanledger.instrumentation.shared import use_data_layer
 from spanledger.instrumentation.streams import end_open_streams
 from spanledger.ledger.journal import Journal, open_journal
+from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.place import MEMORY, ledger_url
-from spanledger.ledger.protocol import Ledger, open_ledger
+from spanledger.ledger.protocol import open_ledger
 from spanledger.ledger.recorder import Recorder
 from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import read_price_config
@@ -78,6 +80,7 @@ class Engine:
         self.events = read_charge_events(root.section("events"), service)
         self.layer = _data_layer(settings)
         self.journal: Journal = open_journal(settings.journal, service=service)
+        renew_charge_ids()
         ledger, self.ledger = _open_ledger(settings)
         self.budgets = Budgets(
             budget_config,
@@ -85,7 +88,11 @@ class Engine:
             shared=open_shared(ledger),
             top_spenders=self._top_spenders,
         )
-        self.watcher = Watcher(self.budgets, settings.path)
+        # A ledger in memory ends with its process.
+        self.replay = (
+            None if ledger == MEMORY else Replay(self.budgets, self.ledger, ledger, self.journal)
+        )
+        self.watcher = Watcher(self.budgets, settings.path, self.replay)
         self.metrics = _metrics(root.section("metrics"), self.budgets)
         sinks = (self.metrics,) if self.events is None else (self.metrics, self.events)
         self.recorder = Recorder(
@@ -138,7 +145,15 @@ class Engine:
     def close(self) -> None:
         """Book what is still open, write it, and stop."""
         use_data_layer(None)
-        parts = (self.watcher, self.ledger, self.layer, self.recorder, self.events, self.book)
+        parts = (
+            self.watcher,
+            self.ledger,
+            self.replay,
+            self.layer,
+            self.recorder,
+            self.events,
+            self.book,
+        )
         with swallow("closing"):
             end_open_streams()
             self.metrics.finish()
@@ -148,7 +163,7 @@ class Engine:
                     part.close()
 
 
-def _open_ledger(settings: Settings) -> tuple[str, Ledger]:
+def _open_ledger(settings: Settings) -> tuple[str, LeasedLedger]:
     """The ledger and its URL. A default place that cannot be used is no reason to book nothing."""
     url = ledger_url(settings)
     try:

@@ -96,6 +96,7 @@ def test_a_journal_of_an_older_format_is_brought_to_this_one(url, path, journal,
     journal.close()
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("DROP TABLE jobs")
+        other.execute("DROP TABLE producers")
         other.execute("PRAGMA user_version = 1")
     journal = open_journal(url, service="shop")
     assert len(list(journal.rows())) == 2
