@@ -191,7 +191,14 @@ class Stack:
                 "No collector: `.ci/collector` builds one. Prometheus asks the application itself."
             )
             return None
-        usual = {"GRPC": 4317, "HTTP": 4318, "METRICS": 8889, "HEALTH": 13133, "OWN_METRICS": 8888}
+        usual = {
+            "GRPC": 4317,
+            "HTTP": 4318,
+            "METRICS": 8889,
+            "COUNTED": 8890,
+            "HEALTH": 13133,
+            "OWN_METRICS": 8888,
+        }
         at = {name: f"127.0.0.1:{port(number)}" for name, number in usual.items()}
         ports = {
             f"SPANLEDGER_COLLECTOR_{name}_PORT": address.rpartition(":")[2]
@@ -206,7 +213,11 @@ class Stack:
             **ports,
         )
         self.urls["Collector"] = f"http://{at['HTTP']} takes OTLP, http://{at['GRPC']} over gRPC"
-        targets = {"collector:8889": at["METRICS"], "collector:8888": at["OWN_METRICS"]}
+        targets = {
+            "collector:8889": at["METRICS"],
+            "collector:8890": at["COUNTED"],
+            "collector:8888": at["OWN_METRICS"],
+        }
         self._prometheus(targets, alertmanager)
         return {
             "OTEL_METRICS_EXPORTER": "otlp",
@@ -219,7 +230,8 @@ class Stack:
     def _without_collector(self, alertmanager: str) -> dict[str, str]:
         """What the application needs to be asked by Prometheus itself."""
         number = port(9464)
-        self._prometheus({"collector:8889": f"127.0.0.1:{number}"}, alertmanager)
+        collector = "collector:8889, collector:8890"
+        self._prometheus({collector: f"127.0.0.1:{number}"}, alertmanager)
         return {
             "OTEL_METRICS_EXPORTER": "prometheus",
             "OTEL_TRACES_EXPORTER": "none",

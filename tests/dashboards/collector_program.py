@@ -241,7 +241,7 @@ class Collector:
 
     def __init__(self, directory: Path, backend: Backend, *more: Path, **settings: str) -> None:
         self._log = directory / "collector.log"
-        names = ("GRPC", "HTTP", "METRICS", "HEALTH", "OWN_METRICS")
+        names = ("GRPC", "HTTP", "METRICS", "COUNTED", "HEALTH", "OWN_METRICS")
         self.ports = {name: free_port() for name in names}
         self._command = [collector_program()]
         for file in (CONFIG, *more):
@@ -306,13 +306,19 @@ class Collector:
             assert time.monotonic() < deadline, f"{url} takes nothing"
             time.sleep(0.1)
 
-    def scrape(self, port: str = "METRICS") -> dict[str, dict[str, float]]:
-        """The metrics that Prometheus would read: name -> labels as they stand -> value."""
-        with urllib.request.urlopen(f"{self.url(port)}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+    def scrape(self, *ports: str) -> dict[str, dict[str, float]]:
+        """What Prometheus would read at these ports: name -> labels as they stand -> value.
+
+        By default the two that have services' metrics. No series may stand at both.
+        """
         found: dict[str, dict[str, float]] = {}
-        for line in text.splitlines():
-            if line and not line.startswith("#"):
-                name, labels, value = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups()
-                found.setdefault(name, {})[labels or ""] = float(value)
+        for port in ports or ("METRICS", "COUNTED"):
+            with urllib.request.urlopen(f"{self.url(port)}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+            for line in text.splitlines():
+                if line and not line.startswith("#"):
+                    name, labels, value = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups()
+                    series = found.setdefault(name, {})
+                    assert (labels or "") not in series, line
+                    series[labels or ""] = float(value)
         return found

@@ -69,6 +69,12 @@ def alive(directory: Path) -> list[str]:
     return found
 
 
+def targets(prometheus: str) -> list[tuple[str, str]]:
+    """Job and health of each target."""
+    found = get(f"{prometheus}/api/v1/targets")["activeTargets"]
+    return sorted((target["labels"]["job"], target["health"]) for target in found)
+
+
 def spent(prometheus: str) -> dict[str, float]:
     """USD by job, as Prometheus knows it."""
     answer: Any = get(f"{prometheus}/api/v1/query", query=COST)
@@ -92,6 +98,12 @@ def test_the_stack_runs_and_ends(tmp_path: Path) -> None:
             lambda: (spent(found["Prometheus"]), process.poll()),
             60,
         )
+        jobs = ("alertmanager", "collector", "prometheus", "spanledger", "spanledger")
+        wait_for(
+            lambda: targets(found["Prometheus"]) == [(job, "up") for job in jobs],
+            "all targets",
+            lambda: targets(found["Prometheus"]),
+        )
         assert len(alive(data)) == 5
     assert process.returncode == 0, said.read_text()
     assert "Everything has ended." in said.read_text()
@@ -111,8 +123,8 @@ def test_without_a_collector(
         stack.start()
         url = stack.urls["Prometheus"]
         wait_for(lambda: spent(url).get("spanledger", 0) > 0, "spend", lambda: spent(url), 60)
-        jobs = {t["labels"]["job"] for t in get(f"{url}/api/v1/targets")["activeTargets"]}
-        assert jobs == {"spanledger", "prometheus", "alertmanager"}
+        jobs = [job for job, _ in targets(url)]
+        assert jobs == ["alertmanager", "prometheus", "spanledger"]
     assert alive(tmp_path) == []
 
 

@@ -38,13 +38,6 @@ AMOUNTS: Final[Mapping[str, str]] = {
 }
 """Unit -> the key of its amount in `spanledger.call`. All others, audio and images, are `other`."""
 
-_OPERATIONS: Final = words._OPERATIONS  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-_PROVIDERS: Final = words._PROVIDERS  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-_WITH_AN_API: Final = words._BEFORE_AN_API  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-_REFUSALS: Final = words._REFUSALS  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-_LITELLM: Final = texts._LITELLM  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-_VERCEL_CACHED: Final = texts._VERCEL_CACHED  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
 
 def reading_groups() -> list[Group]:
     """Note what each GenAI span says of a call, in `spanledger.call`; no other span gets one."""
@@ -190,7 +183,7 @@ def _litellm() -> tuple[str, ...]:
             for old, new in words_of_python
         ),
         _parse("parsed", rewritten),
-        *_json_amounts("parsed", _LITELLM),
+        *_json_amounts("parsed", texts.LITELLM),
     )
 
 
@@ -235,7 +228,7 @@ def _vercel() -> tuple[str, ...]:
         *_texts("response_id", "ai.response.id", names.RESPONSE_ID),
         *_amounts(words.VERCEL),
         _parse("parsed", attribute("ai.response.providerMetadata"), f"{details} == nil"),
-        *_json_amounts("parsed", _VERCEL_CACHED),
+        *_json_amounts("parsed", texts.VERCEL_CACHED),
         *(
             put(
                 call("input"),
@@ -255,7 +248,7 @@ def _operation() -> tuple[str, ...]:
     known = {
         prefix + word: operation
         for prefix in ("", "a")  # LiteLLM puts an "a" before its asynchronous ones
-        for word, operation in _OPERATIONS.items()
+        for word, operation in words.OPERATIONS.items()
     }
     return (
         put('span.cache["operations"]', literal(known)),
@@ -271,9 +264,9 @@ def _operation() -> tuple[str, ...]:
 def _provider() -> list[str]:
     provider = call("provider")
     renamed = f'span.cache["providers"][{provider}]'
-    with_an_api = "^(" + "|".join(map(escape, sorted(_WITH_AN_API))) + ")[.][^.]+$"
+    with_an_api = "^(" + "|".join(map(escape, sorted(words.BEFORE_AN_API))) + ")[.][^.]+$"
     return [
-        put('span.cache["providers"]', literal(_PROVIDERS)),
+        put('span.cache["providers"]', literal(words.PROVIDERS)),
         put(provider, '""', f"{provider} == nil"),
         put(provider, f'ConvertCase(Trim({provider}), "lower")'),
         f'replace_pattern({provider}, {literal(with_an_api)}, "$1") where {renamed} == nil',
@@ -306,4 +299,4 @@ def _checked() -> list[str]:
 
 
 def _refusal() -> str:
-    return "^(?:.*[.])?(?:" + "|".join(sorted(_REFUSALS)) + ")$|^4[0-9][0-9]$"
+    return "^(?:.*[.])?(?:" + "|".join(sorted(words.REFUSALS)) + ")$|^4[0-9][0-9]$"

@@ -12,7 +12,7 @@ from spanledger.api.values import count
 
 _LONGEST: Final = 16_384  # characters; what is longer holds more than usage
 
-_LITELLM: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+LITELLM: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "input_tokens": (("prompt_tokens",),),
     "output_tokens": (("completion_tokens",),),
     "cache_read_tokens": (
@@ -34,7 +34,7 @@ _LITELLM: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "output_audio_tokens": (("completion_tokens_details", "audio_tokens"),),
     "output_reasoning_tokens": (("completion_tokens_details", "reasoning_tokens"),),
 }
-_VERCEL_CACHED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+VERCEL_CACHED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "cache_read_tokens": (
         ("anthropic", "usage", "cache_read_input_tokens"),
         ("anthropic", "cacheReadInputTokens"),
@@ -55,12 +55,12 @@ def litellm_usage(text: str | None) -> dict[str, int]:
         stated: object = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return {}
-    return _counts(stated, _LITELLM)
+    return _counts(stated, LITELLM)
 
 
 def vercel_cached(text: str | None) -> dict[str, int]:
     """The cached tokens in the Vercel AI SDK's `ai.response.providerMetadata`, JSON."""
-    return _counts(_json(text), _VERCEL_CACHED)
+    return _counts(_json(text), VERCEL_CACHED)
 
 
 def model_parameter(text: str | None) -> str | None:

@@ -11,7 +11,7 @@ Table = Mapping[str, tuple[str, ...]]
 
 # What is said for an operation that costs money -> the semantic conventions' word. What is not here
 # (invoke_agent, execute_tool, retrieval, fetch_response, ...) costs nothing itself.
-_OPERATIONS: Final[Mapping[str, str]] = {
+OPERATIONS: Final[Mapping[str, str]] = {
     "chat": "chat",
     "completion": "chat",
     "responses": "chat",
@@ -34,7 +34,7 @@ VERCEL_OPERATION: Final = re.compile(
 )
 
 # Names of providers elsewhere -> `gen_ai.provider.name`.
-_PROVIDERS: Final[Mapping[str, str]] = {
+PROVIDERS: Final[Mapping[str, str]] = {
     "az.ai.openai": "azure.ai.openai",
     "azure": "azure.ai.openai",
     "azure_openai": "azure.ai.openai",
@@ -63,8 +63,8 @@ _PROVIDERS: Final[Mapping[str, str]] = {
     "moonshot": "moonshot_ai",
 }
 # The Vercel AI SDK adds the API to the provider: openai.chat, google.vertex.chat.
-_BEFORE_AN_API: Final = frozenset(
-    {*_PROVIDERS, "openai", "anthropic", "cohere", "groq", "deepseek", "perplexity", "fireworks"}
+BEFORE_AN_API: Final = frozenset(
+    {*PROVIDERS, "openai", "anthropic", "cohere", "groq", "deepseek", "perplexity", "fireworks"}
 )
 
 GEN_AI: Final[Table] = {
@@ -141,7 +141,7 @@ SERVICE_TIERS: Final = (
     "anthropic.response.service_tier",
 )
 # `error.type` of an answer with a 4xx status: the SDKs' exceptions, and the APIs' own words.
-_REFUSALS: Final = frozenset(
+REFUSALS: Final = frozenset(
     {
         "BadRequestError",
         "AuthenticationError",
@@ -168,22 +168,22 @@ def operation(value: object) -> str | None:
     """The semantic conventions' word for an operation that costs money; None for every other."""
     text = str(value)
     # LiteLLM puts an "a" before its asynchronous ones.
-    return _OPERATIONS.get(text) or _OPERATIONS.get(text.removeprefix("a"))
+    return OPERATIONS.get(text) or OPERATIONS.get(text.removeprefix("a"))
 
 
 def provider(value: str) -> str:
     """`gen_ai.provider.name` for what a dialect calls a provider; `unknown` for nothing."""
     text = value.strip().lower()
-    if text not in _PROVIDERS:
+    if text not in PROVIDERS:
         head, dot, _ = text.rpartition(".")
-        if dot and head in _BEFORE_AN_API:
+        if dot and head in BEFORE_AN_API:
             text = head
-    return _PROVIDERS.get(text, text) or "unknown"
+    return PROVIDERS.get(text, text) or "unknown"
 
 
 def is_refusal(error_type: str) -> bool:
     """Whether this `error.type` says that the provider answered with a 4xx status."""
     return (
-        error_type.rpartition(".")[2] in _REFUSALS
+        error_type.rpartition(".")[2] in REFUSALS
         or _REFUSING_STATUS.fullmatch(error_type) is not None
     )
