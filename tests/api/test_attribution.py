@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from spanledger.api import attribute, current_attribution, feature
 from spanledger.api.attribution import (
     LONGEST_VALUE,
-    attached,
     configure_attribution,
     without_attribution,
 )
+from spanledger.api.contexts import attached
 from spanledger.processor.propagation import MarkingPropagator
 
 

@@ -27,7 +27,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from spanledger.api.attribution import attached, configure_attribution
+from spanledger.api.attribution import configure_attribution
+from spanledger.api.contexts import attached
 from spanledger.api.gate import install_gate
 from spanledger.api.settings import Section, Settings
 from spanledger.instrumentation.anthropic import AnthropicInstrumentor

@@ -11,7 +11,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from spanledger.api import attribute, current_attribution
-from spanledger.api.attribution import attached
+from spanledger.api.contexts import attached
 from spanledger.instrumentation.metered import metered
 from spanledger.processor.propagation import MarkingPropagator
 

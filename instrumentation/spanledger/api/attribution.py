@@ -15,25 +15,22 @@ Baggage has no provenance: what came in over the network looks like what this pr
 unless the settings say so.
 """
 
-import functools
 import hashlib
-import inspect
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import Token
-from types import MappingProxyType, MethodType, TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar, cast
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
 from spanledger.api import names
+from spanledger.api.contexts import left, wrap
 from spanledger.api.guard import say_once
 from spanledger.api.values import EMPTY, NOBODY, Attribution
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 LONGEST_VALUE: Final = 256
 """Characters of a tenant, user or feature; a longer value keeps its start and a hash of the
@@ -235,7 +232,7 @@ class attribute:  # noqa: N801 - reads as a statement
         self.__exit__(kind, error, tb)
 
     def __call__(self, function: F) -> F:
-        return _wrap(function, self._context)
+        return wrap(function, self._context)
 
 
 class feature(attribute):  # noqa: N801 - reads as a statement
@@ -258,135 +255,3 @@ class feature(attribute):  # noqa: N801 - reads as a statement
         ):
             return now
         return context.set_value(_USE_KEY, os.urandom(16).hex(), super()._context())
-
-
-def left(entered: list[tuple[T, Context]]) -> T:
-    """Take out of `entered` what was entered in the current context, else what was entered last.
-
-    An object may be the subject of `with` in many threads and tasks at once: each leaves its own.
-    """
-    now = context.get_current()
-    entry = next((entry for entry in reversed(entered) if entry[1] is now), entered[-1])
-    entered.remove(entry)
-    return entry[0]
-
-
-@contextmanager
-def attached(ctx: Context) -> Generator[None]:
-    """`ctx` as the current context."""
-    token = context.attach(ctx)
-    try:
-        yield
-    finally:
-        context.detach(token)
-
-
-def _wrap(function: F, make_context: Callable[[], Context]) -> F:
-    """`function`, running in the context that `make_context` gives when it is called.
-
-    Generators get that context for each of their steps only: between two steps their consumer
-    runs, in its own.
-    """
-
-    def within(*args: Any, **kwargs: Any) -> Any:
-        with attached(make_context()):
-            return function(*args, **kwargs)
-
-    async def within_async(*args: Any, **kwargs: Any) -> Any:
-        with attached(make_context()):
-            return await function(*args, **kwargs)
-
-    if isinstance(function, classmethod | staticmethod):
-        return cast("F", type(function)(_wrap(function.__func__, make_context)))
-    if inspect.isasyncgenfunction(function):
-        return cast("F", Decorated(function, lambda made: async_steps(made, make_context())))
-    if inspect.isgeneratorfunction(function):
-        return cast("F", Decorated(function, lambda made: steps(made, make_context())))
-    wrapper = within_async if inspect.iscoroutinefunction(function) else within
-    return cast("F", functools.wraps(function)(wrapper))
-
-
-class Decorated:
-    """A decorated generator function; `inspect`, `pickle` and `copy` take it for the function.
-
-    It is not one itself, whose body would begin with the first step: what its caller is attributed
-    to is read when it is called.
-    """
-
-    def __init__(self, function: Callable[..., Any], follow: Callable[[Any], Any]) -> None:
-        functools.update_wrapper(self, function)
-        for name in ("__code__", "__defaults__", "__kwdefaults__"):  # what makes it "function-like"
-            setattr(self, name, getattr(function, name, None))
-        self._function = function
-        self._follow = follow
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._follow(self._function(*args, **kwargs))
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
-
-    def __reduce__(self) -> str:
-        return cast("str", getattr(self, "__qualname__"))  # noqa: B009 - set by update_wrapper
-
-
-class Steps(Protocol):
-    """What `steps` needs of a generator."""
-
-    def __next__(self) -> Any: ...
-    def send(self, value: Any, /) -> Any: ...
-    def throw(self, error: BaseException, /) -> Any: ...
-    def close(self) -> object: ...
-
-
-class AsyncSteps(Protocol):
-    """What `async_steps` needs of an asynchronous generator."""
-
-    def __anext__(self) -> Awaitable[Any]: ...
-    def asend(self, value: Any, /) -> Awaitable[Any]: ...
-    def athrow(self, error: BaseException, /) -> Awaitable[Any]: ...
-    def aclose(self) -> Awaitable[object]: ...
-
-
-def steps(inner: Steps, ctx: Context) -> Generator[Any, Any, Any]:
-    """A generator that takes the steps of `inner` in `ctx`."""
-    step: Callable[[], Any] = inner.__next__
-    try:
-        while True:
-            try:
-                with attached(ctx):
-                    item = step()
-            except StopIteration as stop:
-                return stop.value
-            try:
-                sent = yield item
-                step = functools.partial(inner.send, sent)
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
-                step = functools.partial(inner.throw, error)
-    finally:
-        with attached(ctx):
-            inner.close()
-
-
-async def async_steps(inner: AsyncSteps, ctx: Context) -> AsyncGenerator[Any, Any]:
-    """An asynchronous generator that takes the steps of `inner` in `ctx`."""
-    step: Callable[[], Awaitable[Any]] = inner.__anext__
-    try:
-        while True:
-            try:
-                with attached(ctx):
-                    item = await step()
-            except StopAsyncIteration:
-                return
-            try:
-                sent = yield item
-                step = functools.partial(inner.asend, sent)
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
-                step = functools.partial(inner.athrow, error)
-    finally:
-        with attached(ctx):
-            await inner.aclose()

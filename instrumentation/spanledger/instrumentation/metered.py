@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, cast
 from opentelemetry import context
 from opentelemetry.context import Context
 
-from spanledger.api.attribution import Decorated, async_steps, attached, left, steps
+from spanledger.api.contexts import Decorated, async_steps, attached, left, steps
 from spanledger.api.errors import ConfigurationError
 from spanledger.api.guard import swallow
 from spanledger.api.values import Usage, count, decimal_amount

@@ -18,7 +18,7 @@ import wrapt
 from opentelemetry import context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-from spanledger.api.attribution import async_steps
+from spanledger.api.contexts import async_steps
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
 from spanledger.instrumentation.functions import FunctionEngine

@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
 from spanledger.api import names
-from spanledger.api.attribution import attached
+from spanledger.api.contexts import attached
 from spanledger.api.guard import internal_errors, say_once, swallow
 from spanledger.api.settings import Section
 from spanledger.ledger.entry import Entry
