@@ -235,6 +235,32 @@ def test_only_attribution_is_taken_out_of_the_baggage() -> None:
     assert trace.get_current_span(without_attribution(ctx)) is trace.get_current_span(ctx)
 
 
+def test_what_attribute_sets_is_taken_out_without_any_setting() -> None:
+    with attached(baggage.set_baggage("request.priority", "high")):
+        with attribute(tenant="acme", plan="pro"), attribute(email="bob@x.example", team=None):  # type: ignore[arg-type]
+            outside = without_attribution(context.get_current())
+            with attached(baggage.set_baggage("plan", "other")):  # whoever sets it again
+                again = without_attribution(context.get_current())
+            with attached(outside), feature("search"), attribute(email="ann@x.example"):
+                within = without_attribution(context.get_current())  # of a metered function
+        after = without_attribution(baggage.set_baggage("plan", "pro"))
+    for ctx in (outside, again, within):
+        assert dict(baggage.get_all(ctx)) == {"request.priority": "high"}
+    assert baggage.get_baggage("plan", after) == "pro"  # not ours there
+
+
+def test_a_key_that_nobody_reads_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    configure_attribution(extra=("plan",))
+    with caplog.at_level(logging.WARNING, "spanledger"):
+        for _ in range(3):
+            with attribute(tennant="acme", plan="pro"):
+                without_attribution(context.get_current())
+    (record,) = caplog.records
+    assert "attribute(tennant=...)" in record.getMessage()
+    assert "extra_keys" in record.getMessage()
+    assert "acme" not in record.getMessage()
+
+
 INCOMING = {"baggage": "tenant.id=acme,user.id=u-1,color=red"}
 
 

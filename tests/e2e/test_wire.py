@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from spanledger.api import attribute
 from spanledger.api.attribution import configure_attribution
 from spanledger.api.contexts import attached
 from spanledger.api.gate import install_gate
@@ -222,6 +223,22 @@ def test_synchronous_calls(
         assert dict(baggage.get_all()) == {**SECRETS, **OTHERS}
     _check(wire, request, sent)
     assert wire.calls() == paid
+
+
+SYNCHRONOUS = (openai_calls, openai_free_calls, anthropic_calls, scavio_calls, metered_calls)
+
+
+@pytest.mark.parametrize("do", SYNCHRONOUS)
+def test_what_the_helper_sets_stays_here_without_any_setting(
+    wire: Wire, do: Callable[[Loopback], None]
+) -> None:
+    configure_attribution()
+    who = {"tenant": "acme-corp", "plan": "platinum", "customer_email": "bob@x.example"}
+    with attached(baggage.set_baggage("experiment", "b")), attribute(**who):
+        do(wire.server)
+    assert wire.server.requests
+    for arrived in wire.server.requests:
+        assert arrived.headers["baggage"] == "experiment=b"
 
 
 # -- asynchronous ----------------------------------------------------------------------------------

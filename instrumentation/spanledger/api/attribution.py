@@ -40,6 +40,7 @@ whole.
 _USE_KEY: Final = context.create_key("spanledger-feature-use")
 _INCOMING_KEY: Final = context.create_key("spanledger-incoming-baggage")
 _KEPT_KEY: Final = context.create_key("spanledger-kept-attribution")
+_EXTRA_KEY: Final = context.create_key("spanledger-extra-attribution")
 
 
 class _Keys(NamedTuple):
@@ -138,19 +139,40 @@ def _clean(value: object) -> str | None:
 
 
 def without_attribution(ctx: Context) -> Context:
-    """`ctx` with the attribution keys, and only those, taken out of its baggage.
+    """`ctx` with the attribution keys, and only those, taken out of its baggage: the keys that are
+    read, and all that `attribute` has set.
 
     `current_attribution` finds them there all the same: a metered function makes paid calls itself.
     """
     entries = baggage.get_all(ctx)
-    if not entries or _stripped.isdisjoint(entries):
+    if not entries:
         return ctx
-    kept = {key: value for key, value in _entries(ctx).items() if key in _stripped}
+    unread = _unread(ctx)
+    stripped = _stripped | unread if unread else _stripped
+    if stripped.isdisjoint(entries):
+        return ctx
+    kept = {key: value for key, value in _entries(ctx).items() if key in stripped}
     ctx = context.set_value(_KEPT_KEY, kept, baggage.clear(ctx))
     for key, value in entries.items():
-        if key not in _stripped:
+        if key not in stripped:
             ctx = baggage.set_baggage(key, value, ctx)
     return ctx
+
+
+def _unread(ctx: Context) -> frozenset[str]:
+    """What `attribute` has set and nobody reads: a name with an error, or not in the settings."""
+    extra = cast("frozenset[str]", context.get_value(_EXTRA_KEY, ctx) or frozenset())
+    unread = extra - _stripped
+    for key in unread:
+        say_once(
+            "attribution",
+            ("unread", key),
+            "attribute(%s=...) sets neither tenant, user or feature nor one of extra_keys: it is "
+            "not in the books, and not sent to providers. Correct the name, or add it to "
+            "extra_keys under [attribution]",
+            key,
+        )
+    return unread
 
 
 def mark_incoming(ctx: Context) -> Context:
@@ -183,7 +205,7 @@ class attribute:  # noqa: N801 - reads as a statement
     of both kinds). What is None is left as it is. Nothing set here reaches a provider.
     """
 
-    __slots__ = ("_entered", "_entries")
+    __slots__ = ("_entered", "_entries", "_extra")
 
     def __init__(
         self,
@@ -195,12 +217,16 @@ class attribute:  # noqa: N801 - reads as a statement
     ) -> None:
         given = {names.TENANT: tenant, names.USER: user, names.FEATURE: feature, **extra}
         self._entries = {key: value for key, value in given.items() if value is not None}
+        self._extra = frozenset(extra).intersection(self._entries)
         self._entered: list[tuple[Token[Context], Context]] = []
 
     def _context(self) -> Context:
         ctx = context.get_current()
         for key, value in self._entries.items():
             ctx = baggage.set_baggage(key, value, ctx)
+        if self._extra:
+            outer = cast("frozenset[str]", context.get_value(_EXTRA_KEY, ctx) or frozenset())
+            ctx = context.set_value(_EXTRA_KEY, outer | self._extra, ctx)
         if incoming := cast("Mapping[str, object] | None", context.get_value(_INCOMING_KEY, ctx)):
             # Said here, it is this process's word, even where it repeats what came in.
             kept = {key: value for key, value in incoming.items() if key not in self._entries}
