@@ -322,7 +322,7 @@ def test_every_recorded_span_is_priced_as_in_the_application(
     sent: list[Sent] = []
     for file, name in shapes():
         for span in recorded(file, name):
-            alone = {**span.attributes, "spanledger.degraded": "kept by tail sampling"}
+            alone = {**span.attributes, "spanledger.degraded": "stale_cache"}  # kept by sampling
             sent.append(Sent(span.scope, span.name, alone, failed=span.failed))
     for span in sent:
         collector.send(request([span], service))
@@ -595,6 +595,7 @@ def test_errors_and_degraded_blocked_and_expensive_calls_are_kept(
     kept = [
         Sent("app", "GET /", {}, failed=True),
         own(**{"spanledger.degraded": "cheaper_model"}),
+        own(**{"spanledger.degraded": "stale_cache"}),
         own(**{"error.type": "BudgetExceeded"}),
         own(**{"error.type": "BudgetThrottled"}),
         own(**{"spanledger.cost.usd": 0.1}),

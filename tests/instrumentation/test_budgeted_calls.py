@@ -97,6 +97,7 @@ def test_at_the_limit_the_cheaper_model_and_then_refusal(budgeted: Make, kind: t
         s for s in books.spans() if s.attributes and s.attributes.get("spanledger.degraded")
     )
     assert span.attributes is not None
+    assert span.attributes["spanledger.degraded"] == "cheaper_model"
     assert (span.attributes["gen_ai.request.model"], span.attributes["gen_ai.response.model"]) == (
         "gpt-5",
         "gpt-5-mini",
@@ -236,6 +237,10 @@ def test_at_the_limit_a_stale_result_before_any_refusal(budgeted: Make, layer: D
         ("cached", 0),
     ]
     assert books.rows()[2].saved_nano_usd == 5_000_000
+    told = [
+        span.attributes and span.attributes.get("spanledger.degraded") for span in books.spans()
+    ]
+    assert told == [None, None, "stale_cache", None, None]
 
 
 def test_many_threads_do_not_pass_the_ceiling(budgeted: Make) -> None:

@@ -49,7 +49,7 @@ PRICE_VERSION: Final = "spanledger.price.version"
 CREDITS: Final = "spanledger.credits"
 CACHE: Final = "spanledger.cache"
 BUDGET_TIER: Final = "spanledger.budget.tier"
-DEGRADED: Final = "spanledger.degraded"
+DEGRADED: Final = "spanledger.degraded"  # by the words of a budget's `degrade`
 SERVICE_TIER: Final = "spanledger.service_tier"
 ACCOUNTED: Final = "spanledger.accounted"  # the call is in the books: nobody prices it again
 

@@ -149,7 +149,7 @@ class Call:
         with _FINISH:
             self.span.set_attribute(names.CACHE, state)
             if outcome == "degraded":
-                self.span.set_attribute(names.DEGRADED, True)
+                self.span.set_attribute(names.DEGRADED, "stale_cache")
             else:
                 self.paid = self.paid._replace(spends=False)
                 self.ask(None, nowait=True)  # admitted whatever the budgets say
@@ -281,7 +281,7 @@ class Call:
         if self._first_chunk is not None:
             attributes[names.FIRST_CHUNK_SECONDS] = self._first_chunk
         if self.swap is not None:
-            attributes[names.DEGRADED] = True
+            attributes[names.DEGRADED] = "cheaper_model"
         if self._ridden:
             attributes.update(attribution_attributes(self.paid.attribution))
         add_charge(attributes, charge)
