@@ -28,6 +28,9 @@ secret = "0123456789abcdef0123456789abcdef"
 [cache."scavio/google.*"]
 fresh = "15m"
 stale = "24h"
+[cache."scavio/amazon.*"]
+fresh = "15m"
+public = true
 [cache."geocoder/*"]
 fresh = "15m"
 stale = "24h"
@@ -76,6 +79,21 @@ def test_tenants_do_not_share(books: Books) -> None:
             with attribute(tenant=tenant):
                 client(server).google.search("fish")
     assert len(server.requests) == 2
+
+
+def test_tenants_share_what_is_public_and_each_has_its_row(books: Books) -> None:
+    with Loopback(answering) as server:
+        for tenant in ("acme", "globex", None):
+            with attribute(tenant=tenant):
+                assert client(server).amazon.search("fish")["credits_used"] == 2
+    assert len(server.requests) == 1
+    cost = 2 * NANO_A_CREDIT
+    assert [(row.tenant_id, row.outcome, row.nano_usd) for row in books.rows()] == [
+        ("acme", "ok", cost),
+        ("globex", "cached", 0),
+        (None, "cached", 0),
+    ]
+    assert [row.saved_nano_usd for row in books.rows()] == [0, cost, cost]
 
 
 def test_an_operation_without_a_rule_is_not_cached(books: Books) -> None:

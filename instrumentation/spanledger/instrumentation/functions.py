@@ -4,7 +4,7 @@ A provider file describes a call from its arguments and reads its result; see `F
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import wrapt
 from opentelemetry import context
@@ -22,6 +22,8 @@ from spanledger.instrumentation.pipeline import (
 )
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.shared import data_call
+
+_SHORTEST_KEY: Final = 8  # what is shorter is no key, and stands in other words
 
 
 class FunctionSDK(Protocol):
@@ -47,6 +49,10 @@ class FunctionSDK(Protocol):
 
     def error_from(self, detail: object) -> BaseException | None:
         """The error that `error_detail` told of."""
+        ...
+
+    def api_key(self, client: Any) -> str | None:
+        """The key that the client sends; None where it has none."""
         ...
 
 
@@ -114,7 +120,7 @@ def _begin(sdk: FunctionSDK, client: Any, args: Any, kwargs: Any, *, nowait: boo
         request = sdk.describe(client, args, kwargs)
         call = None if request is None else start(request)
         if request is not None and call is not None:
-            reader = _Completion(sdk, request)
+            reader = _Completion(sdk, request, client)
             if not request.spends:
                 return observed_call(call, reader)
             return data_call(call, reader, request.content, nowait=nowait)
@@ -124,11 +130,12 @@ def _begin(sdk: FunctionSDK, client: Any, args: Any, kwargs: Any, *, nowait: boo
 class _Completion:
     """What happens to the result of one call."""
 
-    __slots__ = ("_request", "_sdk")
+    __slots__ = ("_client", "_request", "_sdk")
 
-    def __init__(self, sdk: FunctionSDK, request: Request) -> None:
+    def __init__(self, sdk: FunctionSDK, request: Request, client: Any) -> None:
         self._sdk = sdk
         self._request = request
+        self._client = client
 
     def completed(self, call: Call, result: Any) -> Any:
         reading = self._sdk.read(result, self._request)
@@ -139,7 +146,8 @@ class _Completion:
         return result
 
     def error_detail(self, error: BaseException) -> object:
-        return self._sdk.error_detail(error)
+        detail = self._sdk.error_detail(error)
+        return None if detail is None else _masked(detail, self._sdk.api_key(self._client))
 
     def error_from(self, detail: object) -> BaseException | None:
         return self._sdk.error_from(detail)
@@ -147,3 +155,16 @@ class _Completion:
     def failed(self, call: Call, error: BaseException) -> None:
         reading = self._sdk.read_error(error, self._request)
         call.fail(error, reading, unbilled=reading is None and unbilled(error))
+
+
+def _masked(detail: object, key: str | None) -> object:
+    """`detail`, which is JSON, without the key: some providers repeat it in their errors."""
+    if not key or len(key) < _SHORTEST_KEY:
+        return detail
+    if isinstance(detail, str):
+        return detail.replace(key, "***")
+    if isinstance(detail, Mapping):
+        return {name: _masked(value, key) for name, value in detail.items()}
+    if isinstance(detail, list):
+        return [_masked(value, key) for value in detail]
+    return detail

@@ -87,6 +87,10 @@ class _Calls:
         said = text(detail, "text")
         return ValueError(said) if said else None
 
+    def api_key(self, client: Any) -> str | None:
+        key: str = client.scavio_api_key.get_secret_value()
+        return key
+
 
 class _Jobs(_Calls):
     """`_send(method, url, ...)`: crawl and batch jobs, created by POST, polled by GET."""

@@ -18,6 +18,7 @@ from spanledger.instrumentation.functions import FunctionEngine
 from spanledger.instrumentation.hosts import address_of
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
+from spanledger.instrumentation.stainless import text
 
 PROVIDER: Final = "scavio"
 _JOB_PATH: Final = re.compile(r"/api/v1/extract/(crawl|batch)(?:/([^/]+))?$")
@@ -75,6 +76,9 @@ class _Calls:
         except Exception as error:  # noqa: BLE001 - it raises what we want
             return error
         return None
+
+    def api_key(self, client: Any) -> str | None:
+        return text(client, "_api_key")
 
 
 class _Jobs(_Calls):

@@ -82,6 +82,11 @@ class _Calls:
             return refusal
         return _http_error(kind, count(get(detail, "status")) or 0, said)
 
+    def api_key(self, client: Any) -> str | None:
+        # The HTTP client's, also where the user has made it.
+        http = getattr(client, "session", None) or client._client  # noqa: SLF001 - the async one
+        return str(http.headers.get("Authorization", "")).removeprefix("Bearer ")
+
 
 class _Research(_Calls):
     """`research`: creates a job. Its least price is booked now, what it states beyond it later."""
