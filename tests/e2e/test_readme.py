@@ -4,14 +4,19 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from loopback import Loopback
+from scavio._spec import ENDPOINTS
 
 from spanledger.api import current_attribution
-from spanledger.api.settings import TABLES, Section
+from spanledger.api.gate import install_gate
+from spanledger.api.settings import TABLES, Section, Settings
 from spanledger.budget import read_budget_config
 from spanledger.cache.config import read_cache_config
 from spanledger.cli.main import main
+from spanledger.processor.startup import Engine
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,6 +41,25 @@ def test_the_first_lines_of_code_attribute_a_call() -> None:
     )
     (found,) = seen
     assert (found.tenant, found.user, found.feature) == ("acme", "u-17", "competitive-analysis")
+
+
+def test_the_recipe_for_scavio_over_plain_http_is_metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of it is booked, test_edges_metered.py says of all metered functions."""
+    (code,) = blocks("python", (ROOT / "docs" / "providers.md").read_text())
+    said = {"organic_results": [], "credits_used": 2}
+    monkeypatch.setenv("SCAVIO_API_KEY", "sk-secret")
+    engine = Engine(Settings(root=Section({}, "test"), journal="memory://"), service="test")
+    install_gate(engine.gate)
+    with Loopback(lambda _: (200, said)) as server:
+        made: dict[str, Any] = {}
+        exec(code.replace("https://api.scavio.dev", server.url), made)
+        assert made["google_search"]("otters") == said
+    assert server.requests[0].path == ENDPOINTS["google_search"].path
+    assert server.requests[0].body == {"query": "otters"}
+    assert engine.flush()
+    (row,) = engine.journal.rows()
+    engine.close()
+    assert (row.provider, row.operation, row.credits) == ("scavio", "google.search", 2)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

@@ -145,6 +145,18 @@ async def test_lines_read_past_the_sdk_async(books: Books) -> None:
     assert books.row().nano_usd == CHAT_NANO_USD
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(STREAM, "estimated"), (ASKED, "exact")], ids=["unasked", "asked"]
+)
+def test_a_stream_parsed_from_a_streaming_response(
+    books: Books, arguments: dict[str, Any], status: str
+) -> None:
+    client = streaming().client()
+    with client.chat.completions.with_streaming_response.create(**arguments) as answer:
+        assert list(answer.parse())
+    assert books.row().cost_status == status
+
+
 def test_responses_stream(books: Books) -> None:
     events = list(
         responses_stream().client().responses.create(input="x", model="gpt-5", stream=True)
