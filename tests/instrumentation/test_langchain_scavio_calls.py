@@ -244,6 +244,16 @@ def test_an_error_can_be_told_to_another_process(books: Books, status: int) -> N
     assert str(told) == str(raised.value)
 
 
+def test_another_version_of_the_api_is_another_question() -> None:
+    def content(version: int) -> object:
+        url = f"https://api.scavio.dev/api/v{version}/google"
+        request = ours._Calls().describe(None, (url, {"query": "fish"}), {})
+        assert request is not None
+        return request.content
+
+    assert content(1) == content(1) != content(2)
+
+
 def test_other_errors_are_nobody_elses() -> None:
     for error in (ValueError("of the user's own"), RuntimeError("Error 400: x"), OSError(5, "x")):
         assert ours._Calls().error_detail(error) is None

@@ -1,6 +1,7 @@
 """Data calls through the data layer, with the real SDK: hits, shared flights, stale results."""
 
 import asyncio
+import logging
 import threading
 import time
 import tomllib
@@ -220,6 +221,31 @@ def test_metered_functions_are_shared_too(books: Books) -> None:
     geocode("main street", country="fr")
     assert made == ["main street", "main street"]
     assert outcomes(books) == [("ok", 5_000_000, 0), ("cached", 0, 5_000_000), ("ok", 5_000_000, 0)]
+
+
+def test_metered_methods_generators_and_blocks_are_not_and_methods_say_so(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    meter = metered(provider="geocoder", operation="geocode", cost="0.005")
+
+    class Geocoder:
+        @meter
+        def geocode(self, address: str) -> str:
+            return address
+
+    @meter
+    def addresses(number: int) -> Iterator[int]:
+        yield number
+
+    with caplog.at_level(logging.WARNING, "spanledger"):
+        for _ in range(2):
+            Geocoder().geocode("main street")
+            list(addresses(1))
+            with meter:
+                pass
+    assert outcomes(books) == [("ok", 5_000_000, 0)] * 6
+    (record,) = caplog.records
+    assert "meter a function without self" in record.getMessage()
 
 
 async def test_metered_coroutines_are_shared_too(books: Books) -> None:

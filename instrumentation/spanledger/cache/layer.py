@@ -45,7 +45,6 @@ class DataLayer:
         provider: str,
         operation: str,
         request: Mapping[str, object],
-        api_version: str | None = None,
         tenant: str | None = None,
     ) -> str | None:
         """The key of a request (see `cache_key`); None where it has none, and is not cached."""
@@ -55,7 +54,6 @@ class DataLayer:
                 provider=provider,
                 operation=operation,
                 request=request,
-                api_version=api_version,
                 tenant=tenant,
                 public=rule.public,
             )
@@ -63,7 +61,8 @@ class DataLayer:
             say_once(
                 "cache.key",
                 (provider, operation),
-                "calls of %s %s are not cached: their parameters are not JSON (%s)",
+                "calls of %s %s are not cached: their parameters are not JSON (%s). Pass texts, "
+                "numbers, lists and tables; of a method, meter a function without self",
                 provider,
                 operation,
                 type(error).__name__,

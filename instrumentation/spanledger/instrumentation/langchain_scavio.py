@@ -66,7 +66,7 @@ class _Calls:
         path = _PATH.sub("", url)
         operation = _operation(path)
         floor = _FLOORS.get(operation) or _FLOORS.get(operation.partition(".")[0]) or Decimal(1)
-        return _request(url, operation, floor)._replace(content={"path": path, "body": body})
+        return _request(url, operation, floor)._replace(content={"url": url, "body": body})
 
     def read(self, result: Any, request: Request) -> Reading:
         usage = _usage(result) or (request.known or Usage())._replace(estimated=True)
