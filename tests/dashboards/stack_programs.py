@@ -82,6 +82,28 @@ def prometheus(
     return start()
 
 
+@contextlib.contextmanager
+def prometheus_with(openmetrics: str, folder: Path) -> Iterator[str]:
+    """A Prometheus that holds these samples, and scrapes nothing."""
+    program("prometheus")
+    (folder / "days.txt").write_text(openmetrics)
+    # Blocks of the usual two hours would have the whole file read a hundred times.
+    long_blocks = "--max-block-duration=500h"
+    run(
+        program("promtool"),
+        *("tsdb", "create-blocks-from", "openmetrics", long_blocks, "-q"),
+        *(str(folder / "days.txt"), str(folder / "data")),
+    )
+    (folder / "prometheus.yml").write_text("{}")
+    with prometheus(
+        folder / "prometheus.yml",
+        folder / "data",
+        "--storage.tsdb.retention.time=100y",
+        log=folder / "log",
+    ) as address:
+        yield address
+
+
 def alertmanager(config: Path, data: Path, *, log: Path) -> contextlib.AbstractContextManager[str]:
     """An Alertmanager on a port of its own; gives its address."""
 

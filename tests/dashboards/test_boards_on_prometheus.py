@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stack_programs import DASHBOARDS, get, program, prometheus, run
+from pictures import answers
+from pictures.answers import Span
+from stack_programs import DASHBOARDS, get, prometheus_with
 from synthetic_days import END, MONTH, START, STEP, TODAY, Days
 
 LOADED: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text())
     for path in sorted((DASHBOARDS / "grafana" / "json").glob("*.json"))
 }
-SINCE = {"now/M": MONTH, "now/d": TODAY, None: END - 3 * 86_400}
 DAY = 86_400
+SINCE = END - 3 * DAY
 COST = "spanledger_cost_USD_total"
 
 
@@ -26,42 +28,24 @@ def days() -> Days:
 
 @pytest.fixture(scope="session")
 def url(days: Days, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that holds the nine days, and scrapes nothing."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    program("prometheus")
-    (folder / "days.txt").write_text(days.openmetrics())
-    # Blocks of the usual two hours would have the whole file read a hundred times.
-    long_blocks = "--max-block-duration=500h"
-    run(
-        program("promtool"),
-        *("tsdb", "create-blocks-from", "openmetrics", long_blocks, "-q"),
-        *(str(folder / "days.txt"), str(folder / "data")),
-    )
-    (folder / "prometheus.yml").write_text("{}")
-    with prometheus(
-        folder / "prometheus.yml",
-        folder / "data",
-        "--storage.tsdb.retention.time=100y",
-        log=folder / "log",
-    ) as address:
+    with prometheus_with(days.openmetrics(), tmp_path_factory.mktemp("prometheus")) as address:
         yield address
 
 
 def fill_in(board: str, expr: str, since: int, **chosen: str) -> str:
     """The expression as Grafana sends it: with its variables replaced."""
-    values = {
-        "__range_s": str(END - since),
-        "__range": f"{END - since}s",
-        "__rate_interval": f"{4 * STEP}s",  # four scrape intervals
+    filled = answers.fill_in(expr, Span(since, END, STEP), standing_for(board, **chosen))
+    assert "$" not in filled
+    return filled
+
+
+def standing_for(board: str, **chosen: str) -> dict[str, str]:
+    """What the board's variables stand for."""
+    return {
         **{v["name"]: v.get("allValue") or v["query"] for v in LOADED[board]["templating"]["list"]},
         **({"tenant": "acme"} if board == "tenant" else {}),
         **chosen,
     }
-    filled = re.sub(
-        r"\$\{(\w+)(?::raw)?\}|\$(\w+)", lambda found: values[found[1] or found[2]], expr
-    )
-    assert "$" not in filled
-    return filled
 
 
 def panel_of(board: str, title: str) -> dict[str, Any]:
@@ -73,20 +57,11 @@ def rows(
     board: str,
     panel: dict[str, Any],
     target: dict[str, Any],
-    since: int | None = None,
+    since: int = SINCE,
     **chosen: str,
 ) -> list[dict[str, Any]]:
     """The rows that Grafana would show: at the end of the range, or over it, at the panel's step."""
-    since = since or SINCE[panel.get("timeFrom")]
-    query = fill_in(board, target["expr"], since, **chosen)
-    if target["instant"]:
-        return get(f"{url}/api/v1/query", query=query, time=str(END))["result"]
-    step = {"1d": DAY, "1h": 3600, None: 3600}[panel.get("interval")]
-    first = -(-since // step) * step  # Grafana aligns a range to its step
-    found = get(
-        f"{url}/api/v1/query_range", query=query, start=str(first), end=str(END), step=str(step)
-    )
-    return found["result"]
+    return answers.rows(url, panel, target, Span(since, END, STEP), standing_for(board, **chosen))
 
 
 def column(url: str, board: str, title: str, number: int = 0, **chosen: str) -> dict[str, float]:
@@ -150,7 +125,7 @@ def test_totals_are_those_of_the_data(url: str, days: Days) -> None:
     for title, since in (("Today", TODAY), ("This month", MONTH)):
         assert column(url, "spend", title) == all_close(days.total(COST, since))
     assert column(url, "spend", "Saved") == all_close(
-        days.total("spanledger_saved_USD_total", SINCE[None])
+        days.total("spanledger_saved_USD_total", SINCE)
     )
 
 
@@ -187,11 +162,11 @@ def test_a_choice_of_variables_filters(url: str, days: Days) -> None:
 
 
 def test_tenants_and_shares(url: str, days: Days) -> None:
-    spend = days.total(COST, SINCE[None], by="tenant")
+    spend = days.total(COST, SINCE, by="tenant")
     assert column(url, "spend", "Top tenants") == all_close(spend)
     assert column(url, "spend", "Tenants", 0) == all_close(spend)
     assert sum(column(url, "spend", "Tenants", 1).values()) == close(1)
-    before = days.total(COST, SINCE[None] - 3 * DAY, SINCE[None], by="tenant")
+    before = days.total(COST, SINCE - 3 * DAY, SINCE, by="tenant")
     change = {tenant: spend[tenant] / was - 1 for tenant, was in before.items()}
     assert column(url, "spend", "Tenants", 3) == all_close(change)
 
@@ -208,15 +183,15 @@ def test_the_month_end_is_projected_from_what_a_day_costs(url: str, days: Days) 
 
 
 def test_a_use_costs_its_share(url: str, days: Days) -> None:
-    cost = days.total(COST, SINCE[None], by="feature")
-    uses = days.total("spanledger_feature_uses_total", SINCE[None], by="feature")
+    cost = days.total(COST, SINCE, by="feature")
+    uses = days.total("spanledger_feature_uses_total", SINCE, by="feature")
     assert column(url, "unit-economics", "Features", 0) == all_close(
         {f: cost[f] / uses[f] for f in uses}
     )
 
 
 def test_the_margin_is_the_price_less_the_spend(url: str, days: Days) -> None:
-    cost = days.total(COST, SINCE[None], by="tenant")
+    cost = days.total(COST, SINCE, by="tenant")
     revenue = 99 * 3 * DAY / 2_629_800
     expected = {tenant: revenue - spent for tenant, spent in cost.items()}
     assert column(url, "unit-economics", "Margin by tenant", 2) == all_close(expected)
@@ -228,8 +203,8 @@ def test_the_margin_is_the_price_less_the_spend(url: str, days: Days) -> None:
 
 
 def test_a_million_tokens_cost_what_they_did(url: str, days: Days) -> None:
-    cost = days.total(COST, SINCE[None], by="model")
-    tokens = days.total("spanledger_tokens_total", SINCE[None], by="model")
+    cost = days.total(COST, SINCE, by="model")
+    tokens = days.total("spanledger_tokens_total", SINCE, by="model")
     found = column(url, "unit-economics", "Cost of a million tokens")
     assert found == all_close({model: 1e6 * cost[model] / tokens[model] for model in tokens})
 
@@ -256,7 +231,7 @@ def test_budgets_are_not_added_up_over_processes(url: str, days: Days) -> None:
 
 def test_held_back_calls_are_counted(url: str, days: Days) -> None:
     for outcome in ("throttled", "degraded", "blocked"):
-        counted = days.total("spanledger_calls_total", SINCE[None], outcome=outcome)
+        counted = days.total("spanledger_calls_total", SINCE, outcome=outcome)
         assert column(url, "budgets", f"{outcome.capitalize()} calls") == all_close(counted)
 
 
@@ -264,14 +239,14 @@ def test_held_back_calls_are_counted(url: str, days: Days) -> None:
 
 
 def test_hits_and_savings(url: str, days: Days) -> None:
-    calls = days.total("spanledger_calls_total", SINCE[None], by="outcome")
+    calls = days.total("spanledger_calls_total", SINCE, by="outcome")
     served = sum(calls[o] for o in ("ok", "cached", "deduplicated", "degraded"))
     assert column(url, "data-layer", "Answered by the cache") == all_close(
         {"": calls["cached"] / served}
     )
-    saved = days.total("spanledger_saved_USD_total", SINCE[None], by="reason")
+    saved = days.total("spanledger_saved_USD_total", SINCE, by="reason")
     assert column(url, "data-layer", "Saved by the cache") == all_close({"": saved["cache"]})
-    cost = days.total(COST, SINCE[None])[""]
+    cost = days.total(COST, SINCE)[""]
     share = sum(saved.values()) / (sum(saved.values()) + cost)
     assert column(url, "data-layer", "Saved of all") == all_close({"": share})
 
@@ -296,12 +271,12 @@ def test_ledger_and_prometheus_agree_on_the_month(url: str, days: Days) -> None:
 
 
 def test_what_is_missing_is_shown(url: str, days: Days) -> None:
-    unpriced = days.total("spanledger_unpriced_calls_total", SINCE[None])
+    unpriced = days.total("spanledger_unpriced_calls_total", SINCE)
     assert column(url, "books", "Unpriced calls") == all_close(unpriced)
-    cost = days.total(COST, SINCE[None])[""]
-    estimated = days.total("spanledger_estimated_cost_USD_total", SINCE[None])[""]
+    cost = days.total(COST, SINCE)[""]
+    estimated = days.total("spanledger_estimated_cost_USD_total", SINCE)[""]
     assert column(url, "books", "Estimated") == all_close({"": estimated / cost})
-    nobody = days.total(COST, SINCE[None], tenant="")[""]
+    nobody = days.total(COST, SINCE, tenant="")[""]
     assert column(url, "books", "Without a tenant") == all_close({"": nobody / cost})
 
 
@@ -312,7 +287,7 @@ def test_the_customer_sees_their_own(url: str, days: Days) -> None:
     assert column(url, "tenant", "This month") == all_close(days.total(COST, MONTH, tenant="acme"))
     uses = days.total("spanledger_feature_uses_total", MONTH, tenant="acme")
     assert column(url, "tenant", "Uses this month") == all_close(uses)
-    by_feature = days.total(COST, SINCE[None], by="feature", tenant="acme")
+    by_feature = days.total(COST, SINCE, by="feature", tenant="acme")
     assert column(url, "tenant", "Share by feature") == all_close(by_feature)
     spent = days.total(COST, MONTH, tenant="acme")[""]
     used = column(url, "tenant", "Used of the month's budget")

@@ -2,17 +2,21 @@
 
 killed [TENANT]: fifty calls, in the journal and mostly not in the ledger yet when it kills itself
 forked: the same in a child
+busy: four threads that call without end, until a line of input or a signal ends the process
 leaves: one call, and after a line of input fifty more and an end in order
 """
 
 import os
 import signal
 import sys
+import threading
 import time
 
 from spanledger.api import attribute
 from spanledger.instrumentation.metered import metered
 from spanledger.processor import startup
+
+THREADS = 4
 
 
 @metered(provider="geocoder", operation="geocode", cost="0.005")
@@ -52,6 +56,12 @@ def main(what: str, *words: str) -> None:
         print("spent", flush=True)
         if sys.stdin.readline():
             spend()
+    elif what == "busy":
+        for _ in range(THREADS):
+            threading.Thread(target=spend, args=("acme", 10**9), daemon=True).start()
+        time.sleep(0.5)
+        print("spent", flush=True)
+        sys.stdin.readline()
 
 
 main(*sys.argv[1:])

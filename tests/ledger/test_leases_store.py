@@ -233,6 +233,18 @@ def test_after_a_stall_comes_a_grace_period(stand: Stand) -> None:
     assert stand.say("b").retired == 600
 
 
+def test_a_silent_producer_is_reaped_where_few_report(stand: Stand) -> None:
+    """Each call comes long after the last one, and its producer leaves two seconds later."""
+    stand.say("a", inflight=40, need=300)
+    for _ in range(4):
+        stand.pass_time(8 * 60_000)
+        stand.say("b")
+        stand.live_on(2000, "b")
+        stand.say("b", final=True)
+    assert stand.say("b").held == 0
+    assert stand.say("b", need=900).cap == 900
+
+
 def test_a_jump_of_the_clock_reaps_nobody(stand: Stand) -> None:
     stand.say("a", need=600)
     for jump in (60_000, -60_000, 60_000):
@@ -326,6 +338,15 @@ def test_replay_corrects_a_dead_producer_once(stand: Stand) -> None:
     assert stand.say("b").spent == 100
     assert stand.replay("a", 131)
     assert stand.say("a", cum=133).spent == 133
+
+
+def test_replay_adds_what_was_spent_after_the_last_word(stand: Stand) -> None:
+    stand.say("a", cum=100, inflight=40, final=True)
+    assert stand.replay("a", 135)  # what was in flight counts, whatever came of it
+    assert stand.say("b").spent == 140
+    assert stand.replay("a", 150)
+    assert stand.say("b").spent == 150
+    assert stand.say("a", cum=152, base=140).spent == 152
 
 
 def test_amounts_stay_exact_up_to_the_largest(stand: Stand) -> None:

@@ -72,6 +72,8 @@ class Replay:
                 self._ledger.add((scope,), 0)
 
     def close(self) -> None:
-        """After the ledger's: what was told in order needs no replay."""
+        """Last of all: what was told in order needs no replay, but calls may end while the rest is
+        closed.
+        """
         if self._known_as is not None and self._ledger.left:
             self._journal.forget_producer(self._known_as)

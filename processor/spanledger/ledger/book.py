@@ -25,8 +25,9 @@ class Record(NamedTuple):
     """A producer in the books of a scope.
 
     cum: what it ever spent; for one that is gone, all that is in `retired` of it.
-    cap, base: see `Grant`; cap of one that was reaped: what it told that it had spent.
-    deadline: when it is reaped unless it reports again; for one that left, when it is forgotten.
+    cap, base: see `Grant`; cap of one that is gone: what it told that it had spent.
+    deadline: when it is reaped unless it reports again, by the scope's clock; for one that left,
+        when it is forgotten.
     """
 
     seq: int
@@ -49,7 +50,8 @@ class Head:
     live, caps, held, producers: sums over the live producers of cum - base, cap - base and
         inflight, and their number.
     seen: when somebody last reported.
-    grace: nobody is reaped before.
+    clock: time passes by it while somebody reports. Silence of all is no proof of anybody's death:
+        the store may have been away.
     short: until then, leases are recalled.
     scan: when somebody may next have to be reaped or forgotten.
     lost: 1 where a memory was lost before this one.
@@ -64,7 +66,7 @@ class Head:
     held: int = 0
     producers: int = 0
     seen: int = 0
-    grace: int = 0
+    clock: int = 0
     short: int = 0
     scan: int = 0
     lost: int = 0
@@ -85,16 +87,14 @@ def sync(
     """Book `report`; the head as it is afterwards, and the answer."""
     if head is None:
         generation = max(now, report.generation + 1)
-        head = Head(generation, now, seen=now, scan=now + SCAN_MS)
-    elif now - head.seen > lease_ms // 2:
-        # Nobody could report, or nobody had anything to: silence is no proof of death. All get time
-        # to report.
-        head.grace = now + lease_ms
+        head = Head(generation, now, seen=now, clock=now, scan=now + SCAN_MS)
+    if 0 < now - head.seen <= lease_ms // 2:
+        head.clock += now - head.seen
     head.seen = now
     if report.generation and report.generation != head.generation:
         head.lost = 1
         head.old = max(head.old, report.retired)
-    if now >= head.scan and now >= head.grace:
+    if now >= head.scan:
         _scan(head, records, now)
     record = records.get(report.producer)
     if record and report.seq <= record.seq:
@@ -114,8 +114,8 @@ def sync(
     head.live += report.cum - base
     head.caps += cap - base
     head.held += report.inflight
-    deadline = now + lease_ms
-    head.scan = min(head.scan, max(deadline, now + SCAN_MS))
+    head.scan = min(head.scan, now + max(lease_ms, SCAN_MS))
+    deadline = head.clock + lease_ms
     records.put(
         report.producer, Record(report.seq, report.cum, report.inflight, cap, base, deadline, LIVE)
     )
@@ -160,8 +160,9 @@ def _scan(head: Head, records: Records, now: int) -> None:
     for producer, record in records.all():
         if record.state == REAPED:
             continue
-        if now < record.deadline:
-            following = min(following, record.deadline)
+        left_ms = record.deadline - (head.clock if record.state == LIVE else now)
+        if left_ms > 0:
+            following = min(following, now + left_ms)
         elif record.state == LEFT:
             records.drop(producer)
         else:
@@ -204,11 +205,11 @@ def totals(head: Head | None, now: int, lease_ms: int) -> Totals:
 
 
 def replay(head: Head | None, records: Records, producer: str, cum: int) -> bool:
-    """Correct what a reaped producer ever spent to `cum`, or to what it told itself where that is
-    more; saying it twice is as good as once.
+    """Correct what a producer that is gone ever spent to `cum`, or to what it told itself where
+    that is more; saying it twice is as good as once.
     """
     record = records.get(producer)
-    if head is None or record is None or record.state != REAPED:
+    if head is None or record is None or record.state == LIVE:
         return False
     cum = max(cum, record.cap)
     head.retired += cum - record.cum

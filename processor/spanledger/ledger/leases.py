@@ -42,6 +42,7 @@ class _Held:
             estimate, self._estimate = self._estimate, None
             if estimate is None:
                 return
+            producer.left = False
             for scope in self._scopes:
                 scope.used += actual - estimate
                 scope.cum += actual
@@ -146,6 +147,7 @@ class LeasedLedger:
         actual = max(actual, 0)
         now = time.monotonic()
         with producer.lock:
+            producer.left = False
             for limited in scopes:
                 scope = producer.scope(limited, now)
                 scope.used += actual
@@ -200,7 +202,7 @@ class LeasedLedger:
 
     @property
     def left(self) -> bool:
-        """It is closed, and the store was told everything."""
+        """It is closed, and the store was told everything: no call ended since."""
         return self._producer.left
 
     def replay(self, producer: str, spent: Mapping[str, int]) -> Sequence[str]:
@@ -210,7 +212,7 @@ class LeasedLedger:
         is as good as once.
 
         Returns the keys that were corrected; a key is not where the store does not have `producer`
-        as dead: it lives, it left in order, or the store lost its memory.
+        as gone: it lives, it left long ago, or the store lost its memory.
         """
         return [key for key, cum in spent.items() if self._producer.replay(key, producer, cum)]
 

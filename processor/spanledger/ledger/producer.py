@@ -33,7 +33,8 @@ _numbers: Final = itertools.count(1)
 class Producer:
     """The scopes of this process and their syncs.
 
-    abandoned: in a forked child. left: closed, and the store was told everything.
+    abandoned: in a forked child. left: closed, and the store was told everything; no longer where
+        a call ended since.
     """
 
     def __init__(self, store: Store) -> None:
@@ -268,7 +269,7 @@ class Producer:
             self.reads = {key: read for key, read in self.reads.items() if now - read[1] < _SWEEP_S}
 
     def replay(self, key: str, producer: str, cum: int) -> bool:
-        """Correct what the dead `producer` spent in `key`; whether the store had it as dead."""
+        """Correct what the dead `producer` spent in `key`; whether the store had it as gone."""
         with self._turn, suppress_instrumentation():
             corrected = bool(self._store.replay(key, producer, cum))
         with self.lock:  # what is known here is now out of date

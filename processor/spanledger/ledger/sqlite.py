@@ -24,7 +24,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS ledger_scope (
     key TEXT PRIMARY KEY, expires_s INTEGER,
     generation INTEGER, born INTEGER, old INTEGER, retired INTEGER, live INTEGER, caps INTEGER,
-    held INTEGER, producers INTEGER, seen INTEGER, grace INTEGER, short INTEGER, scan INTEGER,
+    held INTEGER, producers INTEGER, seen INTEGER, clock INTEGER, short INTEGER, scan INTEGER,
     lost INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger_producer (
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS ledger_producer (
 CREATE INDEX IF NOT EXISTS ledger_scope_expiry ON ledger_scope (expires_s);
 """
 _HEAD: Final = (
-    "generation, born, old, retired, live, caps, held, producers, seen, grace, short, scan, lost"
+    "generation, born, old, retired, live, caps, held, producers, seen, clock, short, scan, lost"
 )
 _RECORD: Final = "seq, cum, inflight, cap, base, deadline, state"
 
@@ -223,7 +223,7 @@ def _book(db: sqlite3.Connection, report: Report, now: int) -> Grant:
             head.held,
             head.producers,
             head.seen,
-            head.grace,
+            head.clock,
             head.short,
             head.scan,
             head.lost,

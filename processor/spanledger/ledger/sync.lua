@@ -9,8 +9,8 @@
 
 local LIVE, LEFT, REAPED = 0, 1, 2
 local KEEP_LEFT_MS, SHORT_MS, SCAN_MS = 900000, 1000, 1000
-local NAMES = {"g", "b", "o", "r", "l", "c", "h", "n", "s", "a", "q", "x", "z"}
-local GEN, BORN, OLD, RETIRED, LIVES, CAPS, HELD, PRODUCERS, SEEN, GRACE, SHORT, SCAN, LOST =
+local NAMES = {"g", "b", "o", "r", "l", "c", "h", "n", "s", "k", "q", "x", "z"}
+local GEN, BORN, OLD, RETIRED, LIVES, CAPS, HELD, PRODUCERS, SEEN, CLOCK, SHORT, SCAN, LOST =
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
 local scope, producer = KEYS[1], ARGV[1]
@@ -53,11 +53,14 @@ if created then
     for i = 1, #NAMES do head[i] = 0 end
     head[GEN] = math.max(now, told_generation + 1)
     head[BORN] = now
+    head[SEEN] = now
+    head[CLOCK] = now
     head[SCAN] = now + SCAN_MS
 else
     for i = 1, #NAMES do head[i] = tonumber(values[i]) end
-    if now - head[SEEN] > math.floor(lease_ms / 2) then head[GRACE] = now + lease_ms end
 end
+local silence = now - head[SEEN]
+if 0 < silence and silence <= math.floor(lease_ms / 2) then head[CLOCK] = head[CLOCK] + silence end
 head[SEEN] = now
 if told_generation ~= 0 and told_generation ~= head[GEN] then
     head[LOST] = 1
@@ -71,7 +74,7 @@ local function uncount(record)
     head[PRODUCERS] = head[PRODUCERS] - 1
 end
 
-if now >= head[SCAN] and now >= head[GRACE] then
+if now >= head[SCAN] then
     local following = now + KEEP_LEFT_MS
     local all = redis.call("HGETALL", scope)
     for i = 1, #all, 2 do
@@ -79,8 +82,9 @@ if now >= head[SCAN] and now >= head[GRACE] then
         if string.sub(name, 1, 2) == "p:" then
             local record = parsed(all[i + 1])
             if record.state ~= REAPED then
-                if now < record.deadline then
-                    following = math.min(following, record.deadline)
+                local left_ms = record.deadline - (record.state == LIVE and head[CLOCK] or now)
+                if left_ms > 0 then
+                    following = math.min(following, now + left_ms)
                 elseif record.state == LEFT then
                     -- What is dropped and put again is only put: all puts come before all drops.
                     if name == "p:" .. producer then mine = false else drops[#drops + 1] = name end
@@ -132,8 +136,8 @@ else
         head[LIVES] = head[LIVES] + cum - base
         head[CAPS] = head[CAPS] + cap - base
         head[HELD] = head[HELD] + inflight
-        head[SCAN] = math.min(head[SCAN], math.max(now + lease_ms, now + SCAN_MS))
-        put_record("p:" .. producer, seq, cum, inflight, cap, base, now + lease_ms, LIVE)
+        head[SCAN] = math.min(head[SCAN], now + math.max(lease_ms, SCAN_MS))
+        put_record("p:" .. producer, seq, cum, inflight, cap, base, head[CLOCK] + lease_ms, LIVE)
     end
 end
 

@@ -141,6 +141,10 @@ class Engine:
             self.events.flush()
         self.metrics.send()
         flush_providers((trace.get_tracer_provider(), _logs.get_logger_provider()))
+        self.ledger.close()
+        self.flush()  # what ended meanwhile
+        if self.replay is not None:
+            self.replay.close()
 
     def close(self) -> None:
         """Book what is still open, write it, and stop."""
@@ -148,11 +152,12 @@ class Engine:
         parts = (
             self.watcher,
             self.ledger,
-            self.replay,
             self.layer,
             self.recorder,
             self.events,
             self.book,
+            self.replay,
+            self.journal,
         )
         with swallow("closing"):
             end_open_streams()
