@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from spanledger.api.errors import ConfigurationError, SpanledgerError
 from spanledger.api.settings import load_settings
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.budget import Budgets, open_shared, read_budget_config
+from spanledger.budget.config import AMOUNTS
 from spanledger.cli import budgets as command
 from spanledger.cli import budgets_table
 from spanledger.cli.budgets_figures import config_of, figures, source_of
@@ -322,6 +324,16 @@ def test_set_and_reset(application: Budgets, out: Out) -> None:
     assert out() == "tenant:acme: as the configuration file says, within a second\n"
     application.refresh()
     assert application.status(tenant="acme").limit == 100
+
+
+def test_set_has_an_option_for_each_amount_of_the_file(out: Out) -> None:
+    with pytest.raises(SystemExit):
+        run("set", "--help")
+    options = re.findall(r"^  --(\S+) N +(.+)$", out(), re.MULTILINE)
+    assert {key.replace("-", "_"): text for key, text in options} == {
+        key: f"{'USD' if unit == 'usd' else unit} in a {period}"
+        for key, (period, unit) in AMOUNTS.items()
+    }
 
 
 def test_a_limit_where_the_file_has_none(place: Path, shared: str, out: Out) -> None:

@@ -25,6 +25,8 @@ _EVERY_S: Final = 1.0
 _SCOPE: Final = (
     "global, tenant:acme, user:u-17, feature:search, provider:openai, or tenant:acme+feature:search"
 )
+# As `budget.config.AMOUNTS`, which would cost every command the import of all that budgets are.
+_PERIODS: Final = {"daily": "day", "weekly": "week", "monthly": "month"}
 
 
 def add(subparsers: Subparsers) -> None:
@@ -48,8 +50,6 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _add_set(commands: Subparsers) -> None:
-    from spanledger.budget.config import AMOUNTS  # noqa: PLC0415
-
     parser = commands.add_parser(
         "set",
         help="set a scope's limits in all processes, within a second",
@@ -57,11 +57,11 @@ def _add_set(commands: Subparsers) -> None:
         "they go before the configuration file's until `reset`.",
     )
     parser.add_argument("scope", metavar="SCOPE", help=f"{_SCOPE}; a * stands for each")
-    for key, (period, unit) in AMOUNTS.items():
-        name = "USD" if unit == "usd" else unit
-        parser.add_argument(
-            f"--{key.replace('_', '-')}", type=_amount, metavar="N", help=f"{name} in a {period}"
-        )
+    for unit, name in (("usd", "USD"), ("credits", "credits")):
+        for how_often, period in _PERIODS.items():
+            parser.add_argument(
+                f"--{how_often}-{unit}", type=_amount, metavar="N", help=f"{name} in a {period}"
+            )
     parser.set_defaults(func=_set)
 
 
