@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spanledger.api.errors import ConfigurationError
-from spanledger.api.settings import TABLES, VARIABLES, Section, load_settings
+from spanledger.api.settings import TABLES, VARIABLES, Origin, Section, Settings, load_settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -38,6 +38,18 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.journal, settings.ledger) == ("memory://", "redis://other")
     assert settings.extra_keys == ("plan",)
     assert settings.usd_per_credit == {"scavio": Decimal("0.005"), "tavily": Decimal("0.008")}
+
+
+def test_every_url_knows_where_it_was_set(tmp_path: Path) -> None:
+    file = write(tmp_path, 'journal = "memory://"\nledger = "redis://one"\n')
+    settings = load_settings({"SPANLEDGER_LEDGER": "redis://other"}, tmp_path)
+    assert settings.origin("journal") == Origin(str(file), "journal")
+    assert settings.origin("ledger") == Origin("environment", "SPANLEDGER_LEDGER")
+    assert settings.origin("cache_store") == Origin("default", "cache_store")
+    assert Settings(Section({}, "test"), journal="x").origin("journal").source == "code"
+    assert str(settings.origin("journal").error("is wrong", "Do right.")) == (
+        f"{file}: journal: is wrong. Do right."
+    )
 
 
 @pytest.mark.parametrize(

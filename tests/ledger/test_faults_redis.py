@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 
 from spanledger.api.errors import ConfigurationError
+from spanledger.api.settings import Origin
 from spanledger.ledger import producer
 from spanledger.ledger import redis as redis_store
 from spanledger.ledger import scope as client_scope
@@ -363,8 +364,8 @@ def test_a_lease_is_good_for_a_while_without_redis(
 
 def test_a_redis_that_evicts_is_refused(new_redis: Callable) -> None:
     server = new_redis("--maxmemory-policy", "allkeys-lru")
-    with pytest.raises(ConfigurationError, match=r"SPANLEDGER_LEDGER.*allkeys-lru.*noeviction"):
-        open_ledger(server.url)
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ledger: .*allkeys-lru.*noeviction"):
+        open_ledger(server.url, Origin("app.toml", "ledger"))
 
 
 def test_a_redis_that_was_away_at_the_start_is_looked_at_later(
@@ -399,14 +400,16 @@ def test_a_redis_that_does_not_say_what_it_evicts(
 def test_a_wrong_password(new_redis: Callable) -> None:
     server = new_redis()
     server.command("CONFIG", "SET", "requirepass", "right")
-    with pytest.raises(ConfigurationError, match="refuses the login") as caught:
-        open_ledger(server.url.replace("redis://", "redis://:wrong@"))
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ledger: .*refuses the log") as caught:
+        open_ledger(server.url.replace("redis://", "redis://:wrong@"), Origin("app.toml", "ledger"))
     assert "wrong@" not in str(caught.value)
 
 
 def test_a_url_that_redis_cannot_read() -> None:
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        open_ledger("redis://127.0.0.1:port/0")
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ledger: .* cannot be read") as caught:
+        open_ledger("redis+cluster://:pass/word@127.0.0.1/0", Origin("app.toml", "ledger"))
+    assert "pass/" not in str(caught.value)
+    assert "'pass'" not in str(caught.value)
 
 
 # -- cluster -------------------------------------------------------------------------------------------------

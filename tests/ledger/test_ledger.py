@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spanledger.api.errors import ConfigurationError
+from spanledger.api.settings import Origin
 from spanledger.ledger import leases, producer, scope
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import (
@@ -427,11 +428,11 @@ def test_a_url_of_no_ledger(url: str) -> None:
     if not url:
         open_ledger(url).close()  # as None: memory
         return
-    with pytest.raises(ConfigurationError, match="SPANLEDGER_LEDGER") as caught:
-        open_ledger(url)
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ledger: .*sqlite:///") as caught:
+        open_ledger(url, Origin("app.toml", "ledger"))
     assert "secret" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: object) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
-        open_ledger(f"sqlite:///{tmp_path}")
+    with pytest.raises(ConfigurationError, match=r"app\.toml: ledger: .* cannot be opened"):
+        open_ledger(f"sqlite:///{tmp_path}", Origin("app.toml", "ledger"))

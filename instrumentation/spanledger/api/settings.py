@@ -216,11 +216,26 @@ class Section:
         return f"{self.path}.{key}" if self.path else key
 
 
+class Origin(NamedTuple):
+    """Where a setting was said, for the errors about it.
+
+    source: the file's path, "environment", "command line" or "code"; "default": nowhere.
+    key: the key of the file, or the variable.
+    """
+
+    source: str
+    key: str
+
+    def error(self, problem: str, remedy: str) -> ConfigurationError:
+        """The error about what was said there."""
+        return ConfigurationError(problem, source=self.source, key=self.key, remedy=remedy)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the environment and the configuration file say.
 
-    journal, ledger, cache_store: URLs, None for the default.
+    journal, ledger, cache_store: URLs, None for the default; `origin` says where each was set.
     extra_keys: further baggage keys that become columns of the books.
     root: the whole file, from which each part reads its own table.
     path: the file, None where there is none.
@@ -235,6 +250,11 @@ class Settings:
     trust_incoming: bool = False
     extra_keys: tuple[str, ...] = ()
     usd_per_credit: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    origins: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+
+    def origin(self, key: str) -> Origin:
+        """Where the URL `key` was set."""
+        return self.origins.get(key) or Origin("code", key)
 
 
 # Tables of the file, and who reads them: attribution here; the rest by the part of that name, at
@@ -275,10 +295,7 @@ def load_settings(
         trust = given
     extra = attribution.strings("extra_keys", ())
     attribution.finish()
-    urls: dict[str, str | None] = {}
-    for key, name in _URLS.items():
-        in_file = root.text(key, None)
-        urls[key] = env.get(f"SPANLEDGER_{name}") or in_file
+    urls, origins = _urls(env, root)
     root.finish(TABLES)
     return Settings(
         root=root,
@@ -288,10 +305,27 @@ def load_settings(
         trust_incoming=trust == "always",
         extra_keys=extra,
         usd_per_credit=_usd_per_credit(env.get("SPANLEDGER_USD_PER_CREDIT", "")),
+        origins=origins,
     )
 
 
-_URLS: Final = {"journal": "JOURNAL", "ledger": "LEDGER", "cache_store": "CACHE"}
+_URLS: Final = {
+    "journal": "SPANLEDGER_JOURNAL",
+    "ledger": "SPANLEDGER_LEDGER",
+    "cache_store": "SPANLEDGER_CACHE",
+}
+
+
+def _urls(env: Mapping[str, str], root: Section) -> tuple[dict[str, str | None], dict[str, Origin]]:
+    """The URLs that are set, and where."""
+    urls: dict[str, str | None] = {}
+    origins: dict[str, Origin] = {}
+    for key, variable in _URLS.items():
+        urls[key] = root.text(key, None)
+        origins[key] = Origin(root.source if key in root.values else "default", key)
+        if given := env.get(variable):
+            urls[key], origins[key] = given, Origin("environment", variable)
+    return urls, origins
 
 
 def _config_path(env: Mapping[str, str], directory: Path) -> Path | None:

@@ -10,11 +10,15 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple, Protocol
 
-from spanledger.api.errors import ConfigurationError, SpanledgerError
+from spanledger.api.errors import SpanledgerError
+from spanledger.api.settings import Origin
 from spanledger.cache.config import MAX_BYTES
 
 LEASE_S: Final = 1.0
 """How long a leader is believed to be at work without a sign of life, in seconds."""
+
+_IN_CODE: Final = Origin("code", "cache_store")
+_REMEDY: Final = "Set it to memory:// or redis://host:port/db."
 
 
 class StoreDownError(SpanledgerError):
@@ -146,10 +150,11 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str | None, *, max_bytes: int = MAX_BYTES) -> Store:
+def open_store(url: str | None, *, max_bytes: int = MAX_BYTES, origin: Origin = _IN_CODE) -> Store:
     """The store that `url` names: None or memory://, redis://, rediss://, unix://.
 
-    Nothing goes to the network yet. max_bytes: of the in-memory store. Raises ConfigurationError.
+    Nothing goes to the network yet. max_bytes: of the in-memory store. origin: where the URL was
+    said. Raises ConfigurationError.
     """
     if url is None or url == "memory://":
         from spanledger.cache.memory import MemoryStore  # noqa: PLC0415 - each its own imports
@@ -157,23 +162,14 @@ def open_store(url: str | None, *, max_bytes: int = MAX_BYTES) -> Store:
         return MemoryStore(max_bytes=max_bytes)
     scheme = url.partition("://")[0]
     if scheme not in ("redis", "rediss", "unix"):
-        raise _unknown(f"names a store of an unknown kind ({scheme}://)")
+        raise origin.error(f"names a store of an unknown kind ({scheme}://)", _REMEDY)
     from spanledger.cache.redis_store import RedisStore  # noqa: PLC0415 - slow import
 
     try:
         return RedisStore(url)
     except ValueError:
         # Without the cause: it may quote a part of the password.
-        raise _unknown("is not a Redis URL") from None
-
-
-def _unknown(problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        problem,
-        source="SPANLEDGER_CACHE or the configuration file",
-        key="cache_store",
-        remedy="Set it to memory:// or redis://host:port/db.",
-    )
+        raise origin.error("is not a Redis URL", _REMEDY) from None
 
 
 def tell(waiter: Waiter, news: Reply | None) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from spanledger.api.errors import ConfigurationError, JournalError
-from spanledger.api.settings import load_settings
+from spanledger.api.settings import Origin, load_settings
 from spanledger.ledger.journal import Journal, open_journal
 from spanledger.ledger.journal_files import NoJournal
 
@@ -90,15 +90,18 @@ def open_to_read(arguments: argparse.Namespace) -> Journal | None:
     Where nothing was recorded yet it says so, and how to start, and returns None.
     Raises ConfigurationError and JournalError.
     """
-    given: str | None = arguments.journal
-    url = load_settings().journal if given is None else given
+    url: str | None = arguments.journal
+    origin = Origin("command line", "--journal")
+    if url is None:
+        settings = load_settings()
+        url, origin = settings.journal, settings.origin("journal")
     if url == "memory://":
         raise JournalError(
             "journal memory:// lives in the application and cannot be read from outside. "
             "Set SPANLEDGER_JOURNAL=sqlite:///journal.db there and here"
         )
     try:
-        return open_journal(url, service="", create=False)
+        return open_journal(url, service="", create=False, origin=origin)
     except NoJournal as nothing:
         print(
             f"{nothing}.\n"

@@ -222,13 +222,12 @@ def _write(limits: "dict[Slot, int] | dict[Slot, None]") -> None:
 def _shared() -> "SharedBudgets":
     from spanledger.cli.budgets_figures import shared_of  # noqa: PLC0415
 
-    shared = shared_of(load_settings())
+    settings = load_settings()
+    shared = shared_of(settings)
     if shared is None:
-        raise ConfigurationError(
+        raise settings.origin("ledger").error(
             "is memory://, which no other process can reach",
-            source="environment",
-            key="SPANLEDGER_LEDGER",
-            remedy="Set it, here and in the application, to sqlite:///ledger.db or redis://host.",
+            "Set it, here and in the application, to sqlite:///ledger.db or redis://host.",
         )
     return shared
 

@@ -74,7 +74,7 @@ def source_of(settings: Settings, open_journal: Callable[[], Journal | None]) ->
     shared = shared_of(settings)
     if shared is None:
         return _FromJournal(open_journal())
-    return _FromLedger(open_ledger(ledger_url(settings)), shared)
+    return _FromLedger(open_ledger(ledger_url(settings), settings.origin("ledger")), shared)
 
 
 def figures(config: BudgetConfig, source: Source, now_ns: int) -> Figures:

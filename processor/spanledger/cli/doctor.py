@@ -138,7 +138,7 @@ def _sdk(entry_point: EntryPoint) -> Finding:
 
 def _journal(settings: Settings) -> Iterator[Finding]:
     try:
-        place = locate(settings.journal)
+        place = locate(settings.journal, settings.origin("journal"))
         yield _writable(place)
     except JournalError as error:
         yield Finding(False, str(error))

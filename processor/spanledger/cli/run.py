@@ -97,7 +97,7 @@ def announcement(settings: Settings) -> str:
     """The one line that says where the books are."""
     if settings.disabled:
         return "spanledger: switched off by SPANLEDGER_DISABLED"
-    place = locate(settings.journal)
+    place = locate(settings.journal, settings.origin("journal"))
     if place.path is None:
         return "spanledger: paid calls are booked in memory, until the application ends"
     return f"spanledger: paid calls are booked in {place.path}; see: spanledger report"

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from spanledger.api.errors import JournalError
 from spanledger.api.guard import internal_errors, say_once, swallow
+from spanledger.api.settings import Origin
 from spanledger.api.values import Attribution, Usage
 from spanledger.ledger import journal_producers, journal_totals
 from spanledger.ledger.entry import Entry
@@ -26,6 +27,7 @@ from spanledger.ledger.journal_connection import BUSY_S, Busy, Connection
 from spanledger.ledger.journal_files import connect, connect_memory, is_damage, set_aside
 from spanledger.ledger.journal_jobs import Booked, Memory
 from spanledger.ledger.journal_place import (
+    IN_CODE,
     Place,
     TemporaryJournalError,
     failure,
@@ -55,19 +57,22 @@ _UNSTORABLE: Final = (
 """What is raised where a value of ours, not the journal, is at fault."""
 
 
-def open_journal(url: str | None, *, service: str, create: bool = True) -> "Journal":
+def open_journal(
+    url: str | None, *, service: str, create: bool = True, origin: Origin = IN_CODE
+) -> "Journal":
     """Open the journal at `url`; None is the user's state directory.
 
     url: `sqlite:///path` (relative), `sqlite:////path` (absolute) or `memory://`.
+    origin: where the URL was said, for errors.
     service: the name of the application, for the rows it appends.
     create: False opens an existing journal, for reading.
 
-    Raises JournalError where the place cannot be used, the file is another program's or of a newer
-    format, or, with `create=False`, there is none (NoJournal). A journal that is busy or has no
-    room now is opened all the same: the recorder tries again. A damaged file is set aside and a new
-    one begun, which is logged.
+    Raises ConfigurationError for any other URL, and JournalError where the place cannot be used,
+    the file is another program's or of a newer format, or, with `create=False`, there is none
+    (NoJournal). A journal that is busy or has no room now is opened all the same: the recorder
+    tries again. A damaged file is set aside and a new one begun, which is logged.
     """
-    place = locate(url)
+    place = locate(url, origin)
     journal = Journal(place, service)
     if not create:
         journal.extent()

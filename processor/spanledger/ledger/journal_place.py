@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from spanledger.api.errors import JournalError
+from spanledger.api.settings import Origin
+
+IN_CODE: Final = Origin("code", "journal")
+"""Where the URL of a journal was said that no setting names."""
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _PASSING: Final = {
@@ -31,11 +35,14 @@ class Place(NamedTuple):
         return "memory://" if self.path is None else f"sqlite:///{self.path}"
 
 
-def locate(url: str | None) -> Place:
-    """The place that `url` names; None for the user's state directory. Raises JournalError.
+def locate(url: str | None, origin: Origin = IN_CODE) -> Place:
+    """The place that `url` names; None for the user's state directory.
 
     It makes nothing. After `sqlite:///` comes a path, relative to the current directory; an
     absolute one starts with a fourth slash, as in other libraries.
+
+    origin: where the URL was said. Raises ConfigurationError where it is none of a journal, and
+    JournalError where this user has no such directory.
     """
     if url is None:
         return Place(_default_path(), is_default=True)
@@ -43,15 +50,16 @@ def locate(url: str | None) -> Place:
         return Place(None)
     text = url.removeprefix("sqlite:///")
     if text == url or not text:
-        raise JournalError(
-            f"journal {url!r} is not a journal's URL. Write sqlite:///journal.db (relative), "
-            "sqlite:////var/lib/spanledger/journal.db (absolute, four slashes) or memory://"
+        raise origin.error(
+            f"{url!r} is not a journal's URL",
+            "Write sqlite:///journal.db (relative), sqlite:////var/lib/spanledger/journal.db "
+            "(absolute, four slashes) or memory://.",
         )
     path = Path(text)
     if not path.is_absolute() and not path.parent.exists() and Path("/", path.parts[0]).is_dir():
-        raise JournalError(
-            f"journal {url!r} is a relative path, and {path.parent} is not in {Path.cwd()}. "
-            f"For the absolute path write four slashes: sqlite:////{text}"
+        raise origin.error(
+            f"{url!r} is a relative path, and {path.parent} is not in {Path.cwd()}",
+            f"For the absolute path write four slashes: sqlite:////{text}.",
         )
     return Place(Path.cwd() / path)
 

@@ -6,13 +6,18 @@ from typing import Final
 
 from spanledger.api.settings import Settings
 from spanledger.ledger.journal_place import locate
+from spanledger.ledger.protocol import check_ledger_url
 
 MEMORY: Final = "memory://"
 
 
 def ledger_url(settings: Settings) -> str:
-    """The URL of the ledger that `settings` mean. Raises JournalError where there is no place."""
+    """The URL of the ledger that `settings` mean.
+
+    Raises ConfigurationError for what is no URL, and JournalError where there is no place.
+    """
     if settings.ledger is not None:
+        check_ledger_url(settings.ledger, settings.origin("ledger"))
         return settings.ledger
-    journal = locate(settings.journal).path
+    journal = locate(settings.journal, settings.origin("journal")).path
     return MEMORY if journal is None else f"sqlite:///{journal.with_name('ledger.db')}"

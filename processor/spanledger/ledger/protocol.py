@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from spanledger.api.errors import ConfigurationError
+from spanledger.api.settings import Origin
+from spanledger.ledger.store import IN_CODE
 
 if TYPE_CHECKING:
     from spanledger.ledger.leases import LeasedLedger
@@ -156,8 +157,8 @@ class Ledger(Protocol):
         ...
 
 
-def open_ledger(url: str | None = None) -> "LeasedLedger":
-    """The ledger at `url`.
+def open_ledger(url: str | None = None, origin: Origin = IN_CODE) -> "LeasedLedger":
+    """The ledger at `url`; `origin` says where that was said, for errors.
 
     `memory://` (also None): this process alone. `sqlite:///path` (relative; an absolute path makes
     it four slashes): the processes of one machine. `redis://`,
@@ -171,27 +172,35 @@ def open_ledger(url: str | None = None) -> "LeasedLedger":
     # The stores import this module; and only who uses redis pays for its import (60 ms).
     from spanledger.ledger.leases import LeasedLedger  # noqa: PLC0415
 
-    return LeasedLedger(_open_store(url or "memory://"))
+    return LeasedLedger(_open_store(url or "memory://", origin))
 
 
-def _open_store(url: str) -> "Store":
+def check_ledger_url(url: str, origin: Origin) -> None:
+    """Raise ConfigurationError where `url` is that of no ledger. Nothing is opened."""
     scheme, _, rest = url.partition("://")
-    if url == "memory://":
+    if scheme in _REDIS:
+        from spanledger.ledger.redis import check_url  # noqa: PLC0415
+
+        check_url(url, origin)
+    elif url != "memory://" and not (scheme == "sqlite" and len(rest) > 1 and rest[0] == "/"):
+        raise origin.error(
+            f"no ledger has a URL that starts with {scheme!r}",  # the rest may hold a password
+            "Write memory://, sqlite:///ledger.db (relative), sqlite:////var/lib/ledger.db "
+            f"(absolute), or one of {', '.join(f'{name}://...' for name in _REDIS)}.",
+        )
+
+
+def _open_store(url: str, origin: Origin) -> "Store":
+    check_ledger_url(url, origin)
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory":
         from spanledger.ledger.memory import MemoryStore  # noqa: PLC0415
 
         return MemoryStore()
-    if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
+    if scheme == "sqlite":
         from spanledger.ledger.sqlite import SqliteStore  # noqa: PLC0415
 
-        return SqliteStore(Path(rest[1:]).expanduser())
-    if scheme in _REDIS:
-        from spanledger.ledger.redis import RedisStore  # noqa: PLC0415
+        return SqliteStore(Path(rest[1:]).expanduser(), origin)
+    from spanledger.ledger.redis import RedisStore  # noqa: PLC0415
 
-        return RedisStore(url)
-    raise ConfigurationError(
-        f"no ledger has a URL that starts with {scheme!r}",  # the rest may hold a password
-        source="environment",
-        key="SPANLEDGER_LEDGER",
-        remedy="Write memory://, sqlite:///ledger.db (relative), sqlite:////var/lib/ledger.db "
-        f"(absolute), or one of {', '.join(f'{name}://...' for name in _REDIS)}.",
-    )
+    return RedisStore(url, origin=origin)

@@ -25,7 +25,8 @@ from redis.retry import Retry
 
 from spanledger.api.errors import ConfigurationError
 from spanledger.api.guard import say_once
-from spanledger.ledger.store import LEASE_S, Grant, Report, Totals
+from spanledger.api.settings import Origin
+from spanledger.ledger.store import IN_CODE, LEASE_S, Grant, Report, Totals
 
 _LEASE_MS: Final = int(LEASE_S * 1000)
 _TIMEOUT_S: Final = 0.05
@@ -49,16 +50,35 @@ def _script(name: str) -> _Script:
     return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+def check_url(url: str, origin: Origin) -> None:
+    """Raise ConfigurationError where redis cannot read `url`. Nothing is connected."""
+    try:
+        Redis.from_url(_for_client(url)).close()
+    except ValueError:
+        # Without the cause: it may quote a part of the password.
+        raise origin.error(
+            f"is a {url.partition('://')[0]}:// URL that cannot be read",
+            "Write redis://user:password@host:port/0.",
+        ) from None
+
+
+def _for_client(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.removesuffix('+cluster')}://{rest}"
+
+
 class RedisStore:
-    """Books in the Redis at `url`. `clock_ms`, where not 0, replaces Redis's clock: simulations."""
+    """Books in the Redis at `url`; `origin`: where that was said. `clock_ms`, where not 0, replaces
+    Redis's clock: simulations.
+    """
 
     instant = False
 
-    def __init__(self, url: str, clock_ms: int = 0) -> None:
+    def __init__(self, url: str, clock_ms: int = 0, origin: Origin = IN_CODE) -> None:
         """Connects, where Redis can be reached. Raises ConfigurationError: see `open_ledger`."""
-        scheme, _, rest = url.partition("://")
-        self._cluster = scheme.endswith("+cluster")
-        self._url = f"{scheme.removesuffix('+cluster')}://{rest}"
+        self._cluster = url.partition("://")[0].endswith("+cluster")
+        self._url = _for_client(url)
+        self._origin = origin
         self._client: Any = None
         self._moved = False
         self._checked = False
@@ -69,18 +89,9 @@ class RedisStore:
         try:
             self._check()
         except AuthenticationError as error:
-            raise ConfigurationError(
+            raise origin.error(
                 f"the Redis of the ledger refuses the login: {error}",
-                source="environment",
-                key="SPANLEDGER_LEDGER",
-                remedy="Correct user and password in the URL: redis://user:password@host:port/0.",
-            ) from error
-        except ValueError as error:
-            raise ConfigurationError(
-                f"the ledger's {scheme}:// URL cannot be read: {error}",
-                source="environment",
-                key="SPANLEDGER_LEDGER",
-                remedy="Write redis://user:password@host:port/0.",
+                "Correct user and password in the URL: redis://user:password@host:port/0.",
             ) from error
         except _DOWN as error:
             self._failed(error)
@@ -123,12 +134,10 @@ class RedisStore:
                     "forbidden); see that its maxmemory-policy is noeviction",
                 )
             elif policy != "noeviction":
-                raise ConfigurationError(
+                raise self._origin.error(
                     "the Redis of the ledger evicts keys when memory is short (maxmemory-policy "
                     f"{policy})",
-                    source="environment",
-                    key="SPANLEDGER_LEDGER",
-                    remedy=_REMEDY,
+                    _REMEDY,
                 )
         self._checked = True
 

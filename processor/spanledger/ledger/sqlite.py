@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from spanledger.api.errors import ConfigurationError
 from spanledger.api.guard import say_once
+from spanledger.api.settings import Origin
 from spanledger.ledger import book
-from spanledger.ledger.store import LEASE_S, Grant, Report, Totals
+from spanledger.ledger.store import IN_CODE, LEASE_S, Grant, Report, Totals
 
 _LEASE_MS: Final = int(LEASE_S * 1000)
 _BUSY_S: Final = 1.0
@@ -75,11 +75,11 @@ class _Records:
 
 
 class SqliteStore:
-    """Books in the file `path`."""
+    """Books in the file `path`; `origin`: where that was said."""
 
     instant = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, origin: Origin = IN_CODE) -> None:
         """Open the file, and make it where there is none. Raises ConfigurationError."""
         self._path = path
         self._db: sqlite3.Connection | None = None
@@ -90,11 +90,10 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(
+            raise origin.error(
                 f"the ledger {path} cannot be opened: {error}",
-                source="environment",
-                key="SPANLEDGER_LEDGER",
-                remedy="Name a file on a local disk that this process may write.",
+                "Name a file on a local disk that this process may write: "
+                "SPANLEDGER_LEDGER=sqlite:////path/ledger.db.",
             ) from error
 
     def _open(self) -> sqlite3.Connection:

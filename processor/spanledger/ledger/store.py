@@ -11,6 +11,11 @@ says it all again.
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from spanledger.api.settings import Origin
+
+IN_CODE: Final = Origin("code", "ledger")
+"""Where the URL of a ledger was said that no setting names."""
+
 LEASE_S: Final = 5.0
 """Seconds that the store honours a lease; the producer uses it for 0.8 of that, by its clock."""
 

@@ -79,7 +79,9 @@ class Engine:
         budget_config = read_budget_config(root)
         self.events = read_charge_events(root.section("events"), service)
         self.layer = _data_layer(settings)
-        self.journal: Journal = open_journal(settings.journal, service=service)
+        self.journal: Journal = open_journal(
+            settings.journal, service=service, origin=settings.origin("journal")
+        )
         renew_charge_ids()
         ledger, self.ledger = _open_ledger(settings)
         self.budgets = Budgets(
@@ -172,7 +174,7 @@ def _open_ledger(settings: Settings) -> tuple[str, LeasedLedger]:
     """The ledger and its URL. A default place that cannot be used is no reason to book nothing."""
     url = ledger_url(settings)
     try:
-        return url, open_ledger(url)
+        return url, open_ledger(url, settings.origin("ledger"))
     except ConfigurationError as error:
         if settings.ledger is not None:
             raise
@@ -195,9 +197,13 @@ def _metrics(section: Section, budgets: Budgets) -> Metrics:
 def _data_layer(settings: Settings) -> DataLayer | None:
     """The data layer, where the configuration names an operation whose results are shared."""
     config = read_cache_config(settings.root.section("cache"))
+    origin = settings.origin("cache_store")
+    # Where there are no rules as well: a wrong URL is said before somebody relies on it.
+    store = open_store(settings.cache_store, max_bytes=config.max_bytes, origin=origin)
     if not config.rules:
+        store.close()
         return None
-    return DataLayer(config, open_store(settings.cache_store, max_bytes=config.max_bytes))
+    return DataLayer(config, store)
 
 
 _engine: Engine | None = None

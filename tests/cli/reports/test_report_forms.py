@@ -137,7 +137,7 @@ def test_an_empty_journal_is_a_report_of_nothing(spanledger, books):
         (("--until", "2026-02-30"), 2, "a date (2026-08-01)"),
         (("--since", "2026-08-02", "--until", "2026-08-01"), 2, "Give a later one"),
         (("--json", "--csv"), 2, "not allowed"),
-        (("--journal", "journal.db"), 1, "sqlite:///"),
+        (("--journal", "journal.db"), 2, "command line: --journal: 'journal.db' is not a journal"),
         (("--journal", "memory://"), 1, "cannot be read from outside"),
     ],
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spanledger.api.errors import JournalError
+from spanledger.api.errors import ConfigurationError, JournalError
+from spanledger.api.settings import Origin
 from spanledger.ledger.journal import open_journal
 from spanledger.ledger.journal_place import locate, passing
 
@@ -22,8 +23,8 @@ MOUNTS = """\
     ["journal.db", "/var/journal.db", "sqlite:///", "sqlite://journal.db", "postgres://x/y", ""],
 )
 def test_other_urls_are_refused_with_the_remedy(url):
-    with pytest.raises(JournalError, match=r"sqlite:///journal\.db"):
-        locate(url)
+    with pytest.raises(ConfigurationError, match=r"app\.toml: journal: .*sqlite:///journal\.db"):
+        locate(url, Origin("app.toml", "journal"))
 
 
 def test_three_slashes_are_relative_and_four_absolute(tmp_path, monkeypatch):
@@ -36,7 +37,7 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path, monkeypatch):
 
 def test_a_path_that_was_meant_to_be_absolute_is_not_made_below_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(JournalError, match="sqlite:////var/lib/none/journal.db"):
+    with pytest.raises(ConfigurationError, match="sqlite:////var/lib/none/journal.db"):
         locate("sqlite:///var/lib/none/journal.db")
 
 
