@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from spanledger.api.attribution import configure_attribution
 from spanledger.api.errors import ConfigurationError, JournalError
 from spanledger.api.gate import OpenGate, install_gate, renew_charge_ids
 from spanledger.api.guard import log, say_once, swallow
-from spanledger.api.settings import Section, Settings, load_settings
+from spanledger.api.settings import Settings, load_settings
 from spanledger.budget import (
     BudgetEvent,
     Budgets,
@@ -57,6 +56,7 @@ from spanledger.processor.exits import AtSigterm, flush_providers
 from spanledger.processor.forks import renew_in_children
 from spanledger.processor.instances import tell_apart
 from spanledger.processor.metrics import Metrics
+from spanledger.processor.metrics_config import read_metrics_config
 from spanledger.processor.propagation import mark_incoming_baggage
 from spanledger.processor.sampler import wrap as wrap_sampler
 from spanledger.processor.span_processor import LedgerSpanProcessor
@@ -77,6 +77,7 @@ class Engine:
         self.settings = settings
         self.book = PriceBook(read_price_config(root.section("prices"), settings.usd_per_credit))
         budget_config = read_budget_config(root)
+        bounds = read_metrics_config(root.section("metrics"))
         self.events = read_charge_events(root.section("events"), service)
         self.layer = _data_layer(settings)
         self.journal: Journal = open_journal(
@@ -95,7 +96,7 @@ class Engine:
             None if ledger == MEMORY else Replay(self.budgets, self.ledger, ledger, self.journal)
         )
         self.watcher = Watcher(self.budgets, settings.path, self.replay)
-        self.metrics = _metrics(root.section("metrics"), self.budgets)
+        self.metrics = Metrics(**bounds._asdict(), read_budgets=self.budgets.readings)
         sinks = (self.metrics,) if self.events is None else (self.metrics, self.events)
         self.recorder = Recorder(
             self.journal, sinks=sinks, complete=partial(priced_late, self.book)
@@ -180,18 +181,6 @@ def _open_ledger(settings: Settings) -> tuple[str, LeasedLedger]:
             raise
         say_once("ledger", "place", "each process holds its budgets by itself: %s", error)
         return MEMORY, open_ledger(MEMORY)
-
-
-def _metrics(section: Section, budgets: Budgets) -> Metrics:
-    """The metrics, as `[metrics]` bounds them."""
-    metrics_ = Metrics(
-        max_series=int(section.number("max_series", Decimal(2000), least="1", most="1e6")),
-        max_tenants=int(section.number("max_tenants", Decimal(200), least="1", most="1e5")),
-        zero_first=section.flag("zero_first", True),
-        read_budgets=budgets.readings,
-    )
-    section.finish()
-    return metrics_
 
 
 def _data_layer(settings: Settings) -> DataLayer | None:
