@@ -60,11 +60,11 @@ def launch(
     )
 
 
-def report(directory: Path, *arguments: str) -> dict[str, Any]:
+def report(directory: Path, *arguments: str, journal: str = "journal.db") -> dict[str, Any]:
     """`spanledger report --json`."""
     command = [str(Path(sys.executable).with_name("spanledger")), "report", "--json", "--journal"]
     done = subprocess.run(
-        [*command, f"sqlite:///{directory / 'journal.db'}", *arguments],
+        [*command, f"sqlite:///{directory / journal}", *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -149,6 +149,33 @@ def test_a_bad_variable_is_said_at_start_and_the_application_is_booked(tmp_path:
     done = launch(tmp_path, SPANLEDGER_USD_PER_CREDIT="scavio=cheap")
     assert done.returncode == 0
     assert "SPANLEDGER_USD_PER_CREDIT" in done.stderr
+    assert report(tmp_path)["total"]["calls"] == 2 * CALLS
+
+
+def test_mistakes_are_said_one_by_one_and_only_they_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "spanledger.toml").write_text(f'journal = "sqlite:///{tmp_path}/other.db"\n')
+    wrong = {
+        "SPANLEDGER_USD_PER_CREDIT": "scavio=cheap",
+        "SPANLEDGER_TRUST_INCOMING": "sometimes",
+        "SPANLEDGER_CACHE": "foo://",
+        "SPANLEDGER_JOURNAL": "",
+    }
+    done = launch(tmp_path, **wrong)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 3
+    for name in ("USD_PER_CREDIT.scavio", "TRUST_INCOMING", "CACHE"):
+        assert f"environment: SPANLEDGER_{name}: " in done.stderr
+    assert report(tmp_path, journal="other.db")["total"]["calls"] == 2 * CALLS  # the file's
+
+
+def test_a_file_that_is_not_there_is_not_replaced_by_another(tmp_path: Path) -> None:
+    (tmp_path / "spanledger.toml").write_text('[attribution]\ntrust_incomming = "always"\n')
+    done = launch(tmp_path, SPANLEDGER_CONFIG="/none.toml", SPANLEDGER_USD_PER_CREDIT="scavio=x")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert "environment: SPANLEDGER_CONFIG: names /none.toml" in done.stderr
     assert report(tmp_path)["total"]["calls"] == 2 * CALLS
 
 

@@ -10,7 +10,7 @@ call `start`.
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from functools import partial
@@ -258,21 +258,31 @@ def pre_instrument() -> None:
     """Entry point `opentelemetry_pre_instrument`: start, whatever the configuration looks like.
 
     An application is not stopped for the sake of its books: what cannot be used is said, and left
-    out.
+    out, a wrong variable by itself, a wrong file as a whole.
     """
     with swallow("start"):
-        try:
-            _start_with(load_settings())
-        except ConfigurationError as error:
-            log.error("spanledger: the configuration is not used: %s", error)
-            _start_with(_without(error))
+        environ, use_file = dict(os.environ), True
+        while (error := _mistake(environ, use_file=use_file)) is not None:
+            variable = error.key.partition(".")[0]
+            if error.source == "environment":
+                log.error("spanledger: a variable is not used: %s", error)
+                del environ[variable]
+                # The file that was named is not there; the default one is not what was meant.
+                use_file = use_file and variable != "SPANLEDGER_CONFIG"
+            elif use_file:
+                log.error("spanledger: the configuration is not used: %s", error)
+                use_file = False
+            else:
+                raise error
 
 
-def _without(error: ConfigurationError) -> Settings:
-    """What the environment says without the file, and without what `error` is about."""
-    wrong = error.key.partition(".")[0]
-    environ = {name: value for name, value in os.environ.items() if name != wrong}
-    return load_settings(environ, use_file=False)
+def _mistake(environ: Mapping[str, str], *, use_file: bool) -> ConfigurationError | None:
+    """Start with this configuration; what is wrong with it, where that cannot be."""
+    try:
+        _start_with(load_settings(environ, use_file=use_file))
+    except ConfigurationError as error:
+        return error
+    return None
 
 
 def _start_with(settings: Settings) -> None:
