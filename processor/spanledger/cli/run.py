@@ -10,13 +10,17 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
+from spanledger.api.errors import JournalError
 from spanledger.api.settings import Settings
 from spanledger.cli.arguments import Subparsers
 from spanledger.cli.configuration import check_configuration
-from spanledger.ledger.journal_place import locate
+from spanledger.ledger.journal import Journal
+from spanledger.ledger.journal_place import TemporaryJournalError, locate, prepare
+from spanledger.ledger.protocol import open_ledger
 
 _SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 _NOT_FOUND: Final = 127  # what a shell answers
@@ -45,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("spanledger run: name what to start, as in: spanledger run app.py", file=sys.stderr)
         return 2
     settings = check_configuration().settings
+    check_ledger_file(settings)
     os.environ.update(local_defaults(os.environ))
     os.environ["PATH"] = path_of_this_environment(os.environ.get("PATH", os.defpath))
     if shutil.which(command[0]) is None:
@@ -53,6 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
     print(announcement(settings), file=sys.stderr, flush=True)
     _become(command)
     return 0
+
+
+def check_ledger_file(settings: Settings) -> None:
+    """Raise ConfigurationError where the file that was named for the ledger cannot be used.
+
+    A default place that cannot be used is no mistake of the configuration's; and what a Redis does
+    now says nothing about later.
+    """
+    url = settings.ledger
+    if url is not None and url.startswith("sqlite:") and not settings.disabled:
+        open_ledger(url, settings.origin("ledger")).close()
 
 
 def _become(command: Sequence[str]) -> None:
@@ -97,7 +113,21 @@ def announcement(settings: Settings) -> str:
     """The one line that says where the books are."""
     if settings.disabled:
         return "spanledger: switched off by SPANLEDGER_DISABLED"
-    place = locate(settings.journal, settings.origin("journal"))
-    if place.path is None:
+    path = journal_path(settings)
+    if path is None:
         return "spanledger: paid calls are booked in memory, until the application ends"
-    return f"spanledger: paid calls are booked in {place.path}; see: spanledger report"
+    return f"spanledger: paid calls are booked in {path}; see: spanledger report"
+
+
+def journal_path(settings: Settings) -> Path | None:
+    """Where the application will find that it can write its journal; None for in memory, and where
+    it cannot: the application itself says why.
+    """
+    try:
+        place = locate(settings.journal, settings.origin("journal"))
+        prepare(place)
+        with suppress(TemporaryJournalError), closing(Journal(place, "")) as journal:
+            journal.check()
+    except JournalError:
+        return None
+    return place.path

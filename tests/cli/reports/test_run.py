@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from spanledger.cli.run import local_defaults, path_of_this_environment
+from spanledger.ledger.journal_schema import APPLICATION_ID
 
 COMMAND = (
     sys.executable,
@@ -115,6 +118,44 @@ def test_what_cannot_be_started_is_said(environ, arguments, code, words):
 )
 def test_the_journal_is_announced_or_refused(environ, app, journal, words):
     assert words in run({**environ, "SPANLEDGER_JOURNAL": journal}, app).stderr
+
+
+def test_a_journal_that_will_not_be_used_is_not_announced(environ, app, path):
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("CREATE TABLE charges (seq)")
+        newer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        newer.execute("PRAGMA user_version = 99")
+    done = run(environ, app)
+    assert done.returncode == 7
+    first, second = (line for line in done.stderr.splitlines() if line.startswith("spanledger: "))
+    assert first == "spanledger: paid calls are booked in memory, until the application ends"
+    assert "charges are kept in memory only" in second
+    assert "format 99" in second
+
+
+def test_a_default_place_that_cannot_be_written_is_not_announced(environ, app, tmp_path):
+    (tmp_path / "file").touch()
+    del environ["SPANLEDGER_JOURNAL"]
+    done = run({**environ, "XDG_STATE_HOME": str(tmp_path / "file")}, app)
+    assert done.returncode == 7
+    assert "booked in memory" in done.stderr
+    assert "see: spanledger report" not in done.stderr
+
+
+def test_a_damaged_journal_is_put_aside_and_the_new_one_announced(environ, app, path):
+    path.write_bytes(b"garbage" * 500)
+    done = run(environ, app)
+    assert done.returncode == 7
+    assert f"booked in {path}; see" in done.stderr
+    assert done.stderr.count("was set aside") == 1
+
+
+def test_a_file_for_the_ledger_that_cannot_be_opened_is_refused(environ, app, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "spanledger.toml").write_text(f'ledger = "sqlite:///{tmp_path}/file/ledger.db"\n')
+    done = run(environ, app)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "spanledger.toml: ledger: the ledger " in done.stderr
 
 
 def test_that_it_is_switched_off_is_announced(environ, app):
