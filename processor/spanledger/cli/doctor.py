@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -18,6 +19,7 @@ from spanledger.cli.doctor_network import Endpoint, answers, otlp_endpoints, red
 from spanledger.ledger.journal import open_journal
 from spanledger.ledger.journal_files import NoJournal
 from spanledger.ledger.journal_place import Place, locate, passing
+from spanledger.ledger.place import MEMORY, ledger_url
 from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import PriceConfig
 
@@ -71,8 +73,11 @@ def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(False, "SPANLEDGER_DISABLED is set: nothing is metered")
     yield from _launcher()
     yield from _sdks(environ)
-    yield from _journal(settings)
+    journal = list(_journal(settings))
+    yield from journal
     yield from _prices(prices)
+    if any(finding.good is False for finding in journal):
+        settings = replace(settings, journal="memory://")  # as the application then does
     yield _ledger(settings, budgets)
     yield _baggage(settings)
     yield from _exporter(environ)
@@ -217,15 +222,15 @@ def _prices(config: PriceConfig) -> Iterator[Finding]:
 def _ledger(settings: Settings, budgets: int) -> Finding:
     if not budgets:
         return Finding(None, "ledger: no budgets are configured; it holds nothing")
-    url = settings.ledger
-    if url is None or url == "memory://":
-        return Finding(
-            None, f"ledger: {budgets} budgets, held in memory, in each process by itself"
-        )
+    url = ledger_url(settings)
+    held = f"ledger: {budgets} {'budget' if budgets == 1 else 'budgets'}, held in"
+    if url == MEMORY:
+        return Finding(None, f"{held} memory, in each process by itself")
     endpoint = redis_endpoint(url)
     if endpoint is None:
-        return Finding(None, f"ledger: {budgets} budgets, held in {url}")
-    return _reached(f"ledger: {budgets} budgets, held in Redis at", endpoint, "Start it")
+        place = url if url.startswith("sqlite:") else "Redis, over a Unix socket"
+        return Finding(None, f"{held} {place}, shared by this machine's processes")
+    return _reached(f"{held} Redis at", endpoint, "Start it")
 
 
 def _baggage(settings: Settings) -> Finding:

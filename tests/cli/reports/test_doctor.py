@@ -124,10 +124,26 @@ def test_without_an_exporter_it_says_what_the_launcher_would_do(doctor, path):
     assert "localhost:4317" in out
 
 
+def test_where_budgets_are_held_is_said(doctor, path, tmp_path, monkeypatch):
+    assert "no budgets are configured" in line(doctor()[1], "ledger:")
+    (tmp_path / "spanledger.toml").write_text('[[budgets]]\nscope = "global"\nmonthly_usd = 5\n')
+    (tmp_path / "file").touch()
+    default, named = f"sqlite:///{path.with_name('ledger.db')}", "sqlite:////named/ledger.db"
+    for journal, ledger, held in (
+        (f"sqlite:///{path}", "", default),
+        (f"sqlite:///{path}", named, named),
+        (f"sqlite:///{path}", "unix://u:secret@/r.sock", "Redis, over a Unix socket"),
+        (f"sqlite:///{path}", "memory://", "memory, in each process by itself"),
+        ("memory://", "", "memory, in each process by itself"),
+        (f"sqlite:///{tmp_path}/file/journal.db", "", "memory, in each process by itself"),
+    ):
+        monkeypatch.setenv("SPANLEDGER_JOURNAL", journal)
+        monkeypatch.setenv("SPANLEDGER_LEDGER", ledger)
+        assert f"1 budget, held in {held}" in line(doctor()[1], "ledger:")
+
+
 def test_the_ledger_in_redis_is_asked_whether_it_answers(doctor, path, tmp_path, monkeypatch):
     (tmp_path / "spanledger.toml").write_text('[[budgets]]\nscope = "global"\nmonthly_usd = 5\n')
-    _, out = doctor()
-    assert "1 budgets, held in memory" in line(out, "ledger:")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("SPANLEDGER_LEDGER", f"redis://:secret@127.0.0.1:{port}/0")
