@@ -62,7 +62,10 @@ def test_it_runs_and_reports(demo, capfd, tmp_path):
             assert f"budget tenant:{tenant} (month) is at its tier {tier}" in err
         assert f"budget tenant:{tenant} is used up" in out
     assert "served by gpt-5.4-mini" in out
-    assert "Saved: " in out
+    assert re.search(r"tenant / feature .*  saved ", out)
+    (saved,) = re.findall(r"Saved: .*?\.\n", out, re.DOTALL)
+    assert "by cached results" in saved
+    assert saved.split()[-2:] == ["cheaper", "models."]
     assert all(line.startswith("budget tenant:") for line in err.splitlines())
     assert list(tmp_path.iterdir()) == []
 

@@ -92,6 +92,7 @@ def test_at_the_limit_the_cheaper_model_and_then_refusal(budgeted: Make, kind: t
     assert {
         (row.model_requested, row.model, row.nano_usd, row.saved_nano_usd) for row in cheap
     } == {("gpt-5", "gpt-5-mini", CHEAP, DEAR - CHEAP)}
+    assert books.engine.journal.saved() == {"cheaper_model": len(cheap) * (DEAR - CHEAP)}
     assert sum(row.nano_usd or 0 for row in rows) <= 1.4 * 0.005 * 10**9
     span = next(
         s for s in books.spans() if s.attributes and s.attributes.get("spanledger.degraded")
@@ -241,6 +242,7 @@ def test_at_the_limit_a_stale_result_before_any_refusal(budgeted: Make, layer: D
         span.attributes and span.attributes.get("spanledger.degraded") for span in books.spans()
     ]
     assert told == [None, None, "stale_cache", None, None]
+    assert books.engine.journal.saved() == {"cached": 5_000_000, "stale": 5_000_000}
 
 
 def test_many_threads_do_not_pass_the_ceiling(budgeted: Make) -> None:

@@ -4,7 +4,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -82,6 +82,7 @@ class Report:
     fleet: the figures are those of a fleet's Prometheus, and rounded.
     unknown: measures that it does not have.
     estimated_nano_usd: the part of the cost that is estimated, where only that is known.
+    saved: nano-USD of the total that was saved, by what.
     """
 
     place: str
@@ -96,6 +97,7 @@ class Report:
     fleet: bool = False
     unknown: frozenset[str] = frozenset()
     estimated_nano_usd: int = 0
+    saved: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def rows(self) -> list[Total]:
         """The groups by all of the names in `by`, in order."""
@@ -135,6 +137,7 @@ def make_report(
         trends,
         journal.unpriced(start, end),
         recorded,
+        saved=journal.saved(start, end),
     )
 
 

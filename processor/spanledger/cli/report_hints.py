@@ -12,6 +12,12 @@ from spanledger.ledger.journal_totals import Unpriced
 _MOST_NAMED: Final = 5
 _CREDITS: Final = "usd_per_credit"  # the price book's reason for credits without a price
 _UNLISTED: Final = ("unknown_model", "unknown_provider")  # its reasons where an override helps
+_SAVED_BY: Final = {
+    "cached": "cached results",
+    "deduplicated": "calls shared while in flight",
+    "stale": "stale results",
+    "cheaper_model": "cheaper models",
+}
 _ATTRIBUTED_BY: Final = {
     "tenant": 'attribute(tenant="acme")',
     "user": 'attribute(user="u-17")',
@@ -45,8 +51,7 @@ def hints(report: Report) -> Iterator[Hint]:
         estimated = rounded_usd(report.estimated_nano_usd, 4)
         yield Hint(f"{estimated} USD of it are estimated: the provider did not say what was used.")
     if report.total.saved_nano_usd:
-        saved = rounded_usd(report.total.saved_nano_usd, 4)
-        yield Hint(f"Saved: {saved} USD, by cached and shared results and cheaper models.")
+        yield _saved_hint(report)
     yield from _attribution_hints(report)
 
 
@@ -115,6 +120,16 @@ def _partial_hint(report: Report) -> Hint:
     why = f" ({', '.join(sorted(reasons)[:_MOST_NAMED])})" if reasons else ""
     calls_are = _calls_are(report.total.partial_calls)
     return Hint(f"{calls_are} priced in part only{why}; the true cost is higher.")
+
+
+def _saved_hint(report: Report) -> Hint:
+    saved = f"Saved: {rounded_usd(report.total.saved_nano_usd, 4)} USD"
+    if len(report.saved) == 1:
+        return Hint(f"{saved}, by {_SAVED_BY[next(iter(report.saved))]}.")
+    parts = ", ".join(
+        f"{rounded_usd(nano_usd, 4)} by {_SAVED_BY[why]}" for why, nano_usd in report.saved.items()
+    )
+    return Hint(f"{saved}: {parts}.")
 
 
 def _attribution_hints(report: Report) -> Iterator[Hint]:

@@ -20,7 +20,7 @@ from spanledger.budget.windows import BudgetReading
 from spanledger.cli.arguments import midnight
 from spanledger.cli.prometheus import Prometheus, Sample
 from spanledger.cli.report import TREND_PARTS, Key, Report, tree
-from spanledger.ledger.journal_totals import Total, Unpriced
+from spanledger.ledger.journal_totals import SAVED_BY, Total, Unpriced
 
 LABELS: Final[Mapping[str, str]] = {
     "tenant": names.LABEL_TENANT,
@@ -35,6 +35,8 @@ LABELS: Final[Mapping[str, str]] = {
 _USES_BY: Final = frozenset({"tenant", "feature", "service", "day"})
 _COST: Final = "spanledger_cost_USD_total"
 _UNPRICED: Final = "spanledger_unpriced_calls_total"
+_SAVED: Final = "spanledger_saved_USD_total"
+_SAVED_BY: Final = {"cache": "cached", "single_flight": "deduplicated"}
 _CREDITS: Final = "usd_per_credit"  # the price book's reason for credits without a price
 
 
@@ -81,6 +83,18 @@ class Fleet:
         """The part of the cost that is estimated, nano-USD."""
         lines = self._lines(since, until)
         return to_nano(sum((n.amount for n in lines if n.measure == "estimated"), Decimal(0)))
+
+    def saved(self, since: datetime, until: datetime) -> dict[str, int]:
+        """Nano-USD saved, by what. Only calls of models are degraded to a cheaper one."""
+        found: dict[str, int] = {}
+        for (reason, model), amount in self._grown(
+            _SAVED, ("reason", "model"), since, until
+        ).items():
+            degraded = "cheaper_model" if model else "stale"
+            why = _SAVED_BY.get(reason or "", degraded)
+            if nano_usd := to_nano(amount):
+                found[why] = found.get(why, 0) + nano_usd
+        return {why: found[why] for why in SAVED_BY if why in found}
 
     def unpriced(self, since: datetime, until: datetime) -> list[Unpriced]:
         """Why calls have no price, most frequent reason first."""
@@ -191,7 +205,7 @@ _MEASURES: Final = {
     'spanledger_tokens_total{type=~"input|output|cache_read|cache_write"}': "",
     "spanledger_credits_total": "credits",
     _UNPRICED: "unpriced",
-    "spanledger_saved_USD_total": "saved",
+    _SAVED: "saved",
 }
 
 
@@ -227,6 +241,7 @@ def make_fleet_report(
         fleet=True,
         unknown=frozenset(unknown),
         estimated_nano_usd=fleet.estimated(since, until),
+        saved=fleet.saved(since, until),
     )
 
 

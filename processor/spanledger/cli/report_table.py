@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from rich import box
 from rich.cells import cell_len
@@ -20,8 +20,12 @@ from spanledger.ledger.journal_totals import Total
 _BAR_CELLS: Final = 8
 _WIDE: Final = 110  # columns from which on tokens find room
 _NARROWEST_NAME: Final = 12
+_NAME: Final = 22  # what a name is given before there is a trend
 _LONGEST_LINE: Final = 100  # of prose, in however wide a terminal
 _GAP: Final = 2  # between two columns
+
+
+_Column: TypeAlias = tuple[str, list[str]]
 
 
 class Glyphs(NamedTuple):
@@ -91,7 +95,10 @@ def _moment(moment: datetime) -> str:
 def _table(report: Report, top: int, glyphs: Glyphs, width: int) -> Table:
     lines = [*_lines(report.groups, report, top, glyphs), _Line("total", 0, report.total)]
     columns = _columns(report, lines, glyphs, wide=width >= _WIDE)
-    taken = sum(_GAP + max(cell_len(cell) for cell in (name, *cells)) for name, cells in columns)
+    longest = max(cell_len(_indented(line)) for line in lines)
+    if report.trends and width - _taken(columns) < min(longest, _NAME):
+        columns.pop()
+    taken = _taken(columns)
     table = Table(
         box=glyphs.rules, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, show_footer=True
     )
@@ -113,6 +120,11 @@ def _table(report: Report, top: int, glyphs: Glyphs, width: int) -> Table:
             style="bold" if head else None,
         )
     return table
+
+
+def _taken(columns: Sequence[_Column]) -> int:
+    """How much of the width they need."""
+    return sum(_GAP + max(cell_len(cell) for cell in (name, *cells)) for name, cells in columns)
 
 
 def _lines(
@@ -156,15 +168,17 @@ def _sum(groups: Sequence[Group]) -> Total:
 
 def _columns(
     report: Report, lines: Sequence[_Line], glyphs: Glyphs, *, wide: bool
-) -> list[tuple[str, list[str]]]:
-    """The columns after the name, each with its cells."""
+) -> list[_Column]:
+    """The columns after the name, each with its cells; the trend, where there is one, last."""
     totals = [line.total for line in lines]
     whole = report.total.nano_usd or 0
     places = places_for(whole)
-    columns = [
+    columns: list[_Column] = [
         ("cost USD", [_cost(total, glyphs, places) for total in totals]),
         ("share", [_share(total.nano_usd, whole, glyphs) for total in totals]),
     ]
+    if report.total.saved_nano_usd:
+        columns.append(("saved", [_saved(total, places) for total in totals]))
     if report.total.credits:
         columns.append(("credits", [_some(total.credits) for total in totals]))
     if wide:
@@ -194,6 +208,10 @@ def _cost(total: Total, glyphs: Glyphs, places: int) -> str:
     if total.unpriced_calls or total.partial_calls:
         return glyphs.at_least + text.removeprefix("<")
     return text
+
+
+def _saved(total: Total, places: int) -> str:
+    return rounded_usd(total.saved_nano_usd, places) if total.saved_nano_usd else ""
 
 
 def _some(amount: int | Decimal) -> str:

@@ -224,6 +224,10 @@ class Journal:
         """Why calls have no (whole) price, most frequent reason first. Raises JournalError."""
         return self._read(partial(journal_totals.unpriced, span=Span(since, until)))
 
+    def saved(self, since: int | None = None, until: int | None = None) -> dict[str, int]:
+        """Nano-USD saved, by what: see `journal_totals.saved`. Raises JournalError."""
+        return self._read(partial(journal_totals.saved, span=Span(since, until)))
+
     def extent(self) -> tuple[int, int | None, int | None]:
         """How many rows there are, and the start of the first and the last. Raises JournalError."""
         sql = "SELECT count(*), min(timestamp_ns), max(timestamp_ns) FROM charges"

@@ -25,6 +25,9 @@ DIMENSIONS: Final[Mapping[str, str]] = {
 `attributes`.
 """
 
+SAVED_BY: Final = ("cached", "deduplicated", "stale", "cheaper_model")
+"""What money is saved by: a kept result, one call for several, a budget's stale result or model."""
+
 # A sum of 64-bit integers can overflow, and SQLite then fails: so whole dollars and the rest are
 # summed apart.
 _MEASURES: Final = f"""
@@ -161,6 +164,22 @@ def unpriced(connection: sqlite3.Connection, span: Span) -> list[Unpriced]:
         Unpriced(provider, model, reason, status, calls, _credits(summed))
         for provider, model, reason, status, calls, summed in connection.execute(sql, bounds)
     ]
+
+
+def saved(connection: sqlite3.Connection, span: Span) -> dict[str, int]:
+    """Nano-USD that the calls in `span` saved, by one of `SAVED_BY`; only what saved something."""
+    where, bounds = span.where("saved_nano_usd <> 0")
+    # A degraded call with a price of its own was made, by the cheaper model.
+    why = (
+        "CASE WHEN outcome <> 'degraded' THEN outcome"
+        " WHEN cost_source IS NULL THEN 'stale' ELSE 'cheaper_model' END"
+    )
+    sql = (
+        f"SELECT {why}, sum(saved_nano_usd / {_NANO}), sum(saved_nano_usd % {_NANO})"  # noqa: S608
+        f" FROM charges {where} GROUP BY 1"
+    )
+    found = {name: usd * _NANO + nano for name, usd, nano in connection.execute(sql, bounds)}
+    return {name: found[name] for name in SAVED_BY if name in found}
 
 
 def extra_keys(connection: sqlite3.Connection) -> list[str]:

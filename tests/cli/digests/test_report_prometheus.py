@@ -112,12 +112,34 @@ def test_days_are_this_machines(spanledger, prometheus, days, monkeypatch):
     assert [dollars(row["cost_usd"]) for row in said["rows"]] == [close(a) for a in expected]
 
 
-def test_the_table_says_that_it_is_the_fleets_and_rounded(spanledger, prometheus):
+def test_what_was_saved_is_told_by_why(prometheus, days):
+    from datetime import UTC, datetime
+
+    from spanledger.cli.prometheus import Prometheus
+    from spanledger.cli.report_prometheus import Fleet
+
+    since, until = (datetime.fromtimestamp(at, UTC) for at in (SINCE, UNTIL))
+    found = Fleet(Prometheus(prometheus)).saved(since, until)
+    metric = "spanledger_saved_USD_total"
+    by_reason = days.total(metric, SINCE, UNTIL, by="reason")
+    degraded = days.total(metric, SINCE, UNTIL, by="model", reason="degrade")
+    stale = degraded.pop("")  # of a data call, which has no model
+    assert {why: nano_usd / 1e9 for why, nano_usd in found.items()} == {
+        "cached": close(by_reason["cache"]),
+        "deduplicated": close(by_reason["single_flight"]),
+        "stale": close(stale),
+        "cheaper_model": close(sum(degraded.values())),
+    }
+
+
+def test_the_table_says_that_it_is_the_fleets_and_rounded(spanledger, prometheus, monkeypatch):
     code, out, errors = spanledger("report", "--prometheus", prometheus, *PERIOD)
     assert (code, errors) == (0, "")
     assert f"the fleet's Prometheus at {prometheus}; amounts are rounded" in out
     assert "estimated" in out
     assert all(len(line) <= 80 for line in out.splitlines())
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = spanledger("report", "--prometheus", prometheus, *PERIOD)
     acme = next(line for line in out.splitlines() if line.startswith("acme"))
     assert acme.split()[-1].strip("▁▂▃▄▅▆▇█") == ""  # its course over the period
     assert len(acme.split()[-1]) == 8

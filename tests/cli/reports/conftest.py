@@ -51,6 +51,7 @@ def make_entry(**given: Any) -> Entry:
             nano_usd,
             None,
             given.get("status", "unknown" if nano_usd is None else "exact"),
+            given.get("source"),
             reason=given.get("reason"),
         ),
     )

@@ -53,6 +53,49 @@ def test_long_lists_are_cut_to_the_dearest(spanledger, books, entry):
     assert "t01" in out
 
 
+def test_what_was_saved_is_shown_by_group_and_by_why(spanledger, books, entry, monkeypatch):
+    books(
+        [
+            entry(nano_usd=10**9),
+            entry(outcome="cached", nano_usd=0, saved_nano_usd=10**9),
+            entry(tenant="globex", outcome="cached", nano_usd=0, saved_nano_usd=2 * 10**9),
+            entry(tenant="globex", outcome="deduplicated", nano_usd=0, saved_nano_usd=4 * 10**9),
+            entry(tenant="globex", outcome="degraded", nano_usd=0, saved_nano_usd=8 * 10**9),
+            entry(outcome="degraded", nano_usd=1, source="price_list", saved_nano_usd=16 * 10**9),
+        ]
+    )
+    _, out, _ = spanledger("report", "--by", "tenant", *AUGUST)
+    table, _, hint = out.rpartition("\n\n")
+    rows = {line.split()[0]: line.split() for line in table.splitlines() if "%" in line}
+    assert {name: "14.0000" in row or "17.0000" in row for name, row in rows.items()} == {
+        "acme": True,
+        "globex": True,
+        "total": False,
+    }
+    assert "31.0000" in rows["total"]
+    assert " ".join(hint.split()) == (
+        "Saved: 31.0000 USD: 3.0000 by cached results, 4.0000 by calls shared while in flight, "
+        "8.0000 by stale results, 16.0000 by cheaper models."
+    )
+
+
+def test_where_the_width_is_short_the_trend_makes_room(spanledger, august, monkeypatch):
+    _, out, _ = spanledger("report", *AUGUST)
+    assert "saved" in out
+    assert "trend" not in out
+    monkeypatch.setenv("COLUMNS", "90")
+    _, out, _ = spanledger("report", *AUGUST)
+    assert "trend" in out
+
+
+def test_where_nothing_was_saved_there_is_no_column_for_it(spanledger, books, entry):
+    books([entry(tenant="t" * 200)])
+    _, out, _ = spanledger("report", *AUGUST)
+    (header,) = [line for line in out.splitlines() if "cost USD" in line]
+    assert "saved" not in header
+    assert "trend" in header
+
+
 def test_a_cost_that_is_not_whole_is_marked(spanledger, books, entry):
     books(
         [
