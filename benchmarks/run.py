@@ -206,7 +206,7 @@ def startup() -> tuple[float, float]:
     base = (
         "import openai, opentelemetry.sdk.trace, opentelemetry.sdk.metrics\n"
         "import opentelemetry.instrumentation.instrumentor\n"
-        "openai.OpenAI(api_key='none').chat.completions\n"  # what comes with the first client
+        "openai.resources.chat\n"  # which comes with the first call
     )
     ours = (
         "from spanledger.processor.startup import start\n"

@@ -5,10 +5,8 @@ A variable of the environment wins over the file. Each part of spanledger checks
 through `Section`, at start, so that a mistake is one clear error that names file, key and remedy.
 """
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -204,6 +202,8 @@ class Section:
         """Raise for a key that nobody read; `known` are more keys that somebody else reads."""
         for key in self.values:
             if key not in self._read and key not in known:
+                import difflib  # noqa: PLC0415 - a millisecond, for an error
+
                 near = difflib.get_close_matches(key, {*self._read, *known}, 1)
                 remedy = (
                     f'Did you mean "{near[0]}"?'
@@ -344,6 +344,8 @@ def _config_path(env: Mapping[str, str], directory: Path) -> Path | None:
 
 
 def _parse(path: Path) -> dict[str, object]:
+    import tomllib  # noqa: PLC0415 - two milliseconds, where there is a file
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

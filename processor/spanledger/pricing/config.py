@@ -1,6 +1,5 @@
 """The table `[prices]`: what the user knows better than the price list. See docs/prices.md."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -204,6 +203,8 @@ def _listed_rates(prices: Section) -> list[Rate]:
     for key in sorted(prices.keys()):
         unit = BY_PRICE_KEY.get(key)
         if unit is None:
+            import difflib  # noqa: PLC0415 - a millisecond, for an error
+
             near = difflib.get_close_matches(key, BY_PRICE_KEY, 1)
             raise prices.error(
                 key,

@@ -61,6 +61,12 @@ class AtSigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def logger_provider() -> object | None:
+    """The application's logger provider; None where nobody has imported what logs are sent by."""
+    logs = sys.modules.get("opentelemetry._logs")
+    return None if logs is None else logs.get_logger_provider()
+
+
 def flush_providers(providers: Iterable[object]) -> None:
     """Let the providers send what they have; the API has no word for it, the SDK has."""
     for provider in dict.fromkeys(providers):

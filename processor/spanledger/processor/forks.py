@@ -20,9 +20,10 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
-from opentelemetry import _logs, metrics, trace
+from opentelemetry import metrics, trace
 
 from spanledger.api.guard import swallow
+from spanledger.processor.exits import logger_provider
 
 _RLock: Final = type(threading.RLock())
 # To let go of what was the parent's takes locks that may be held.
@@ -45,7 +46,7 @@ def _watch() -> None:
 
 def _renew() -> None:
     found = (*_given, metrics.get_meter_provider(), trace.get_tracer_provider())
-    for provider in (*found, _logs.get_logger_provider()):
+    for provider in (*found, logger_provider()):
         with swallow("fork"):
             _renew_collection(provider)
             for exporter in _exporters(provider):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
-from opentelemetry import _logs, metrics, trace
+from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -36,12 +36,7 @@ from spanledger.budget import (
     read_budget_config,
 )
 from spanledger.budget.gate import LedgerGate, priced_late
-from spanledger.budget.spenders import top_spenders
-from spanledger.cache.config import read_cache_config
-from spanledger.cache.layer import DataLayer
-from spanledger.cache.store import open_store
 from spanledger.instrumentation.hosts import configure_hosts
-from spanledger.instrumentation.shared import use_data_layer
 from spanledger.instrumentation.streams import end_open_streams
 from spanledger.ledger.journal import Journal, open_journal
 from spanledger.ledger.leases import LeasedLedger
@@ -51,8 +46,7 @@ from spanledger.ledger.recorder import Recorder
 from spanledger.pricing.book import PriceBook
 from spanledger.pricing.config import read_price_config
 from spanledger.pricing.estimates import Estimates
-from spanledger.processor.events import read_charge_events
-from spanledger.processor.exits import AtSigterm, flush_providers
+from spanledger.processor.exits import AtSigterm, flush_providers, logger_provider
 from spanledger.processor.forks import renew_in_children
 from spanledger.processor.instances import tell_apart
 from spanledger.processor.metrics import Metrics
@@ -60,6 +54,11 @@ from spanledger.processor.metrics_config import read_metrics_config
 from spanledger.processor.propagation import mark_incoming_baggage
 from spanledger.processor.sampler import wrap as wrap_sampler
 from spanledger.processor.span_processor import LedgerSpanProcessor
+
+# What is imported where it is first needed, most processes never need: start-up takes the less.
+if TYPE_CHECKING:
+    from spanledger.cache.layer import DataLayer
+    from spanledger.processor.events import ChargeEvents
 
 DEFAULT_SERVICE: Final = "unknown_service"
 # Seconds that a collection of metrics waits for what is still on its way.
@@ -78,7 +77,7 @@ class Engine:
         self.book = PriceBook(read_price_config(root.section("prices"), settings.usd_per_credit))
         budget_config = read_budget_config(root)
         bounds = read_metrics_config(root.section("metrics"))
-        self.events = read_charge_events(root.section("events"), service)
+        self.events = _charge_events(root.section("events"), service)
         self.layer = _data_layer(settings)
         self.journal: Journal = open_journal(
             settings.journal, service=service, origin=settings.origin("journal")
@@ -117,15 +116,24 @@ class Engine:
     def start(self) -> None:
         """Put it into the path of the calls, and start what runs in the background."""
         install_gate(self.gate)
-        use_data_layer(self.layer)
+        self._share_by(self.layer)
         self.watcher.start()
         threading.Thread(target=self._warm, name="spanledger-prices", daemon=True).start()
+
+    def _share_by(self, layer: "DataLayer | None") -> None:
+        """Let data calls share their results by `layer`, where this process has one at all."""
+        if self.layer is not None:
+            from spanledger.instrumentation.shared import use_data_layer  # noqa: PLC0415
+
+            use_data_layer(layer)
 
     def _warm(self) -> None:
         with swallow("loading prices"):
             self.book.warm()
 
     def _top_spenders(self, event: BudgetEvent) -> TopSpenders:
+        from spanledger.budget.spenders import top_spenders  # noqa: PLC0415
+
         self.flush(_COLLECTION_S)  # those of the last moment are who it is about
         return top_spenders(self.journal, event)
 
@@ -143,7 +151,7 @@ class Engine:
         if self.events is not None:
             self.events.flush()
         self.metrics.send()
-        flush_providers((trace.get_tracer_provider(), _logs.get_logger_provider()))
+        flush_providers((trace.get_tracer_provider(), logger_provider()))
         self.ledger.close()
         self.flush()  # what ended meanwhile
         if self.replay is not None:
@@ -151,7 +159,7 @@ class Engine:
 
     def close(self) -> None:
         """Book what is still open, write it, and stop."""
-        use_data_layer(None)
+        self._share_by(None)
         parts = (
             self.watcher,
             self.ledger,
@@ -183,9 +191,25 @@ def _open_ledger(settings: Settings) -> tuple[str, LeasedLedger]:
         return MEMORY, open_ledger(MEMORY)
 
 
-def _data_layer(settings: Settings) -> DataLayer | None:
+def _charge_events(section: Section, service: str) -> "ChargeEvents | None":
+    """The log events of charges, where the configuration asks for them."""
+    if not section.values:
+        return None
+    from spanledger.processor.events import read_charge_events  # noqa: PLC0415
+
+    return read_charge_events(section, service)
+
+
+def _data_layer(settings: Settings) -> "DataLayer | None":
     """The data layer, where the configuration names an operation whose results are shared."""
-    config = read_cache_config(settings.root.section("cache"))
+    section = settings.root.section("cache")
+    if not section.values and settings.cache_store is None:
+        return None
+    from spanledger.cache.config import read_cache_config  # noqa: PLC0415
+    from spanledger.cache.layer import DataLayer  # noqa: PLC0415
+    from spanledger.cache.store import open_store  # noqa: PLC0415
+
+    config = read_cache_config(section)
     origin = settings.origin("cache_store")
     # Where there are no rules as well: a wrong URL is said before somebody relies on it.
     store = open_store(settings.cache_store, max_bytes=config.max_bytes, origin=origin)
