@@ -151,11 +151,13 @@ def without_attribution(ctx: Context) -> Context:
     stripped = _stripped | unread if unread else _stripped
     if stripped.isdisjoint(entries):
         return ctx
-    kept = {key: value for key, value in _entries(ctx).items() if key in stripped}
-    ctx = context.set_value(_KEPT_KEY, kept, baggage.clear(ctx))
+    kept = dict(cast("Mapping[str, object]", context.get_value(_KEPT_KEY, ctx) or EMPTY))
+    others: dict[str, object] = {}
     for key, value in entries.items():
-        if key not in stripped:
-            ctx = baggage.set_baggage(key, value, ctx)
+        (kept if key in stripped else others)[key] = value
+    ctx = context.set_value(_KEPT_KEY, kept, baggage.clear(ctx))
+    for key, value in others.items():
+        ctx = baggage.set_baggage(key, value, ctx)
     return ctx
 
 

@@ -40,6 +40,7 @@ from spanledger.instrumentation.spans import (
     add_usage,
     attribution_attributes,
     foreign_span,
+    set_attributes,
     start_span,
 )
 
@@ -277,7 +278,7 @@ class Call:
         if reading.response_id:
             attributes[names.RESPONSE_ID] = reading.response_id[:LONGEST]
         if reading.finish_reasons:
-            attributes[names.FINISH_REASONS] = [r[:LONGEST] for r in reading.finish_reasons]
+            attributes[names.FINISH_REASONS] = tuple(r[:LONGEST] for r in reading.finish_reasons)
         if self._first_chunk is not None:
             attributes[names.FIRST_CHUNK_SECONDS] = self._first_chunk
         if self.swap is not None:
@@ -285,7 +286,7 @@ class Call:
         if self._ridden:
             attributes.update(attribution_attributes(self.paid.attribution))
         add_charge(attributes, charge)
-        span.set_attributes(attributes)
+        set_attributes(span, attributes)
 
     def _mark_error(self, kind: str) -> None:
         if not self._ridden:

@@ -2,20 +2,24 @@
 that is not would lead nowhere.
 """
 
+from typing import Final
+
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from spanledger.api.values import Ending
 from spanledger.processor.series import Key
 
+_NOWHERE: Final = Context()
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+
 
 def trace_of(ending: Ending | None) -> Context:
     """The context to measure in: the call's span, where its trace is exported."""
     if ending is None or not ending.sampled:
-        return Context()
-    flags = TraceFlags(TraceFlags.SAMPLED)
-    span = SpanContext(ending.trace_id, ending.span_id, is_remote=False, trace_flags=flags)
-    return set_span_in_context(NonRecordingSpan(span), Context())
+        return _NOWHERE
+    span = SpanContext(ending.trace_id, ending.span_id, is_remote=False, trace_flags=_SAMPLED)
+    return set_span_in_context(NonRecordingSpan(span), _NOWHERE)
 
 
 class Dearest:

@@ -29,9 +29,12 @@ class Sums:
 
     def add(self, key: Key, amount: int) -> Key:
         """Add to the sum of `key`; the label set that took it."""
-        if key not in self._sums:
+        sums = self._sums
+        before = sums.get(key)
+        if before is None:
             key = self._fit(key)
-        self._sums[key] = self._sums.get(key, 0) + amount
+            before = sums.get(key, 0)
+        sums[key] = before + amount
         return key
 
     def _fit(self, key: Key) -> Key:
@@ -112,9 +115,9 @@ class Recent:
 
     def is_new(self, thing: Key) -> bool:
         """Whether `thing` was not seen lately; it is now."""
-        new = thing not in self._seen
-        self._seen.pop(thing, None)
-        self._seen[thing] = None
-        if len(self._seen) > self._most:
-            del self._seen[next(iter(self._seen))]
+        seen = self._seen
+        new = seen.pop(thing, False) is False
+        seen[thing] = None
+        if len(seen) > self._most:
+            del seen[next(iter(seen))]
         return new

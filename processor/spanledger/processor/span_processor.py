@@ -37,6 +37,7 @@ _TRANSPORTS: Final = re.compile(
     r"|asyncpg|pymysql|mysql\w*|sqlite3|dbapi|pymongo|elasticsearch|celery|confluent_kafka"
     r"|kafka_python|aiokafka|pika|threading|asyncio|jinja2|logging)(?:\..*)?"
 )
+_PROCESSING: Final = swallow("span processor")  # entered on every call: made once
 _MOST_INSIDE: Final = 20_000
 _MOST_OWN: Final = 256
 _MOST_LATE: Final = 256
@@ -140,7 +141,7 @@ class LedgerSpanProcessor(SpanProcessor):
         kind = _kind_of(span)
         if not self._inside and self._is_nothing(span, kind) and not self._late:
             return  # the way of most spans
-        with swallow("span processor"):
+        with _PROCESSING:
             outer = self._around(span)
             if kind != _OWN and not self._may_be_call(span, kind):
                 if outer is not None:
@@ -193,7 +194,7 @@ class LedgerSpanProcessor(SpanProcessor):
         nothing = self._is_nothing(span, kind)
         if not self._inside and nothing:
             return
-        with swallow("span processor"):
+        with _PROCESSING:
             candidate = self._inside.pop(_span_id(span), None)
             if kind == _OWN:
                 self._note_own(span, candidate)
