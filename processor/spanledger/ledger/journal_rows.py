@@ -101,8 +101,8 @@ def to_values(entry: Entry, service: str) -> tuple[Any, ...]:
         usage.model,
         ending.outcome,
         ending.error_type,
-        *[_tokens(units.get(name)) for name in _TOKENS],
-        _units(units) if units.keys() - _OWN_COLUMN else None,
+        *[None if (amount := units.get(name)) is None else int(amount) for name in _TOKENS],
+        None if _OWN_COLUMN.issuperset(units) else _units(units),
         None if credits_ is None else format(credits_, "f"),
         nano_usd,
         status,
@@ -119,10 +119,6 @@ def to_values(entry: Entry, service: str) -> tuple[Any, ...]:
         json.dumps(dict(extra)) if extra else None,
         charge.tier,
     )
-
-
-def _tokens(amount: int | Decimal | None) -> int | None:
-    return None if amount is None else int(amount)
 
 
 def _units(units: Mapping[str, int | Decimal]) -> str:

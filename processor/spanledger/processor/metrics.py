@@ -106,8 +106,8 @@ class _State:
             self.credits.add(key, round(charge.credits * _NANO))
         if call.spends:
             for unit, amount in usage.units.items():
-                if unit.endswith("_tokens"):
-                    self.tokens.add((*key, unit.removesuffix("_tokens")), int(amount))
+                if (kind := _token_type(unit)) is not None:
+                    self.tokens.add((*key, kind), int(amount))
         if ending.saved_nano_usd and ending.outcome in _SAVED_BY:
             self.saved.add((*key, _SAVED_BY[ending.outcome]), ending.saved_nano_usd)
         self._add_use(who, tenant)
@@ -121,6 +121,12 @@ class _State:
             who.use_id is None or self.seen_uses.is_new((who.feature, who.use_id))
         ):
             self.uses.add((tenant, who.feature), 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _token_type(unit: str) -> str | None:
+    """What kind of tokens a unit counts; None where it counts something else."""
+    return unit.removesuffix("_tokens") if unit.endswith("_tokens") else None
 
 
 class _Counter(NamedTuple):
