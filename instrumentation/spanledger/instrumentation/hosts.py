@@ -86,7 +86,7 @@ def configure_hosts(section: Section) -> None:
 
 def host_of(client: Any) -> Host:
     """The host of an SDK client."""
-    url = client.base_url
+    url = _url_of(client)
     known = _known.get(id(url))
     if known is not None and known[0] is url:
         return known[1]
@@ -97,10 +97,20 @@ def host_of(client: Any) -> Host:
     return host
 
 
+def _url_of(client: Any) -> Any:
+    # The property of openai's own clients has an import in it, which takes as long as all the rest.
+    if type(client).__module__.partition(".")[0] == "openai":
+        url = getattr(client, "_base_url", None)
+        if url is not None:
+            return url
+    return client.base_url
+
+
 def ask_no_more(client: Any) -> str:
     """Ask the host of an SDK client for the usage of streams no more. Its address."""
     host = host_of(client)
-    _known[id(client.base_url)] = client.base_url, host._replace(ask_usage=False)
+    url = _url_of(client)
+    _known[id(url)] = url, host._replace(ask_usage=False)
     return host.address
 
 
