@@ -1,5 +1,6 @@
 """When the price list is loaded: not at import, not on the caller's path, once, over threads and forks; and refreshed."""
 
+import gc
 import json
 import logging
 import os
@@ -289,3 +290,52 @@ def test_nothing_is_asked_of_the_network_unless_configured(server: _Prices) -> N
     book.warm()
     assert book._loader._refreshing is None
     assert server.asked == 0
+
+
+@pytest.fixture
+def threshold() -> Iterator[tuple[int, int, int]]:
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
+def load_while(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Load a list, and do `action` meanwhile."""
+
+    def load() -> object:
+        action()
+        return real()
+
+    from spanledger.pricing import price_list
+
+    real = price_list.load
+    monkeypatch.setattr(price_list, "load", load)
+    book = PriceBook(PriceConfig())
+    book.warm()
+    assert book.price("openai", "gpt-4o-mini", TOKENS, NOW).status == "exact"
+
+
+def test_the_collector_comes_seldom_while_the_list_is_loaded_and_as_before_after_it(
+    monkeypatch: pytest.MonkeyPatch, threshold: tuple[int, int, int]
+) -> None:
+    meanwhile: list[int] = []
+    load_while(monkeypatch, lambda: meanwhile.append(gc.get_threshold()[0]))
+    assert meanwhile[0] > threshold[0]
+    assert gc.get_threshold() == threshold
+
+
+def test_what_the_application_tells_the_collector_while_the_list_is_loaded_stays(
+    monkeypatch: pytest.MonkeyPatch, threshold: tuple[int, int, int]
+) -> None:
+    load_while(monkeypatch, lambda: gc.set_threshold(5000, 20, 20))
+    assert gc.get_threshold()[:2] == (5000, 20)
+
+
+def test_a_collector_that_is_off_stays_off_while_the_list_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, threshold: tuple[int, int, int]
+) -> None:
+    gc.set_threshold(0, *threshold[1:])
+    meanwhile: list[int] = []
+    load_while(monkeypatch, lambda: meanwhile.append(gc.get_threshold()[0]))
+    assert meanwhile == [0]
+    assert gc.get_threshold()[0] == 0

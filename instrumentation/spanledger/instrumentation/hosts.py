@@ -100,9 +100,7 @@ def host_of(client: Any) -> Host:
 def _url_of(client: Any) -> Any:
     # The property of openai's own clients has an import in it, which takes as long as all the rest.
     if type(client).__module__.partition(".")[0] == "openai":
-        url = getattr(client, "_base_url", None)
-        if url is not None:
-            return url
+        return getattr(client, "_base_url", None) or client.base_url
     return client.base_url
 
 
