@@ -25,7 +25,7 @@ from spanledger.api.attribution import configure_attribution
 from spanledger.api.errors import ConfigurationError, JournalError
 from spanledger.api.gate import OpenGate, install_gate, renew_charge_ids
 from spanledger.api.guard import log, say_once, swallow
-from spanledger.api.settings import Settings, load_settings
+from spanledger.api.settings import Section, Settings, load_settings
 from spanledger.budget import (
     BudgetEvent,
     Budgets,
