@@ -179,6 +179,24 @@ def test_a_file_that_is_not_there_is_not_replaced_by_another(tmp_path: Path) -> 
     assert report(tmp_path)["total"]["calls"] == 2 * CALLS
 
 
+def test_an_sdk_of_another_release_is_said_once_and_its_calls_go_through(tmp_path: Path) -> None:
+    wrong = {"openai": "4.0.0", "anthropic": "0.34.2"}
+    for name, version in wrong.items():
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    done = launch(
+        tmp_path, PYTHONPATH=os.pathsep.join((str(tmp_path), str(HERE.parent / "support")))
+    )
+    assert done.returncode == 0, done.stderr
+    for name, version in wrong.items():
+        assert done.stderr.count(f"spanledger does not meter {name} {version}") == 1
+    assert "Traceback" not in done.stderr
+    # Anthropic's own spans are there and are booked as anybody's; openai makes none.
+    rows = report(tmp_path, "--by", "provider")["rows"]
+    assert {row["provider"]: row["calls"] for row in rows} == {"anthropic": 4, "geocoder": 2}
+
+
 def test_an_unusable_journal_is_said_once_and_the_application_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = launch(tmp_path, SPANLEDGER_JOURNAL=f"sqlite:///{tmp_path / 'file' / 'journal.db'}")

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count
+from spanledger.instrumentation.patching import lay
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import Engine, get, input_size, text
@@ -30,6 +30,7 @@ _PROVIDERS: Final = {"vertex": "gcp.vertex_ai", "bedrock": "aws.bedrock"}
 
 class _Anthropic:
     module = "anthropic"
+    requirement = "anthropic >= 2.0, < 3"
     choke_point = "_request"
 
     def describe(self, client: Any, options: Any, *, stream: bool) -> Request | None:
@@ -237,12 +238,13 @@ _SUPPRESSED: Final = "spanledger_suppressed"
 
 
 class _AnthropicEngine(Engine):
-    def _on_import(self, base_client: Any) -> None:
-        super()._on_import(base_client)
-        with swallow("patching anthropic's own tracing"):
-            wrapt.wrap_function_wrapper(
-                base_client, "BaseClient._set_open_telemetry", self._own_tracing
-            )
+    def _lay(self, base_client: Any) -> None:
+        super()._lay(base_client)
+        lay(
+            base_client,
+            {"BaseClient._set_open_telemetry": self._own_tracing},
+            "the SDK's own spans are made, and carry the charges",
+        )
 
     def _own_tracing(
         self, wrapped: Callable[..., None], client: Any, args: Any, kwargs: Any
@@ -271,7 +273,7 @@ class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `anthropic` package."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("anthropic >= 2.0, < 3",)
+        return (SDK.requirement,)
 
     def _instrument(self, **kwargs: Any) -> None:
         if (provider := kwargs.get("tracer_provider")) is not None:

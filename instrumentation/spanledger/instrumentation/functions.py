@@ -6,12 +6,12 @@ A provider file describes a call from its arguments and reads its result; see `F
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import wrapt
 from opentelemetry import context
 
 from spanledger.api.attribution import without_attribution
 from spanledger.api.guard import swallow
 from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.patching import lay, say_unsupported, when_supported
 from spanledger.instrumentation.pipeline import (
     Flow,
     observed_call,
@@ -57,9 +57,13 @@ class FunctionSDK(Protocol):
 
 
 class FunctionEngine:
-    """Patches of functions. After `unpatch` they pass through."""
+    """Patches of functions. After `unpatch` they pass through.
 
-    def __init__(self) -> None:
+    requirement: the SDK's name and the versions that are patched.
+    """
+
+    def __init__(self, requirement: str) -> None:
+        self.requirement = requirement
         self.active = False
         self._patched: set[str] = set()
 
@@ -73,12 +77,13 @@ class FunctionEngine:
             return
         self._patched.add(name)
         wrapper = self._wrap_async(sdk) if is_async else self._wrap(sdk)
-
-        def on_import(imported: Any) -> None:
-            with swallow(f"patching {name}"):
-                wrapt.wrap_function_wrapper(imported, function, wrapper)
-
-        wrapt.register_post_import_hook(on_import, module)
+        # Each by itself: one that is not there harms no other.
+        when_supported(
+            self.requirement,
+            module,
+            lambda imported: lay(imported, {function: wrapper}, "its calls are not metered"),
+        )
+        say_unsupported(self.requirement, module.partition(".")[0])
 
     def unpatch(self) -> None:
         """Let every patch pass through."""

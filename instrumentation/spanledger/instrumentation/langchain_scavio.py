@@ -143,14 +143,14 @@ def _status(error: BaseException) -> int | None:
 # -- switching it on
 # ---------------------------------------------------------------------------------------
 
-_engine: Final = FunctionEngine()
+_engine: Final = FunctionEngine("langchain-scavio >= 4.4, < 5")
 
 
 class LangchainScavioInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `langchain-scavio` package's tools."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("langchain-scavio >= 4.4, < 5",)
+        return (_engine.requirement,)
 
     def _instrument(self, **kwargs: Any) -> None:
         if (provider := kwargs.get("tracer_provider")) is not None:

@@ -54,6 +54,7 @@ _TEXT_DELTAS: Final = frozenset(
 
 class _OpenAI:
     module = "openai"
+    requirement = "openai >= 3.0, < 4"
     choke_point = "request"
 
     def describe(self, client: Any, options: Any, *, stream: bool) -> Request | None:
@@ -373,7 +374,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `openai` package."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("openai >= 3.0, < 4",)
+        return (SDK.requirement,)
 
     def _instrument(self, **kwargs: Any) -> None:
         if (provider := kwargs.get("tracer_provider")) is not None:

@@ -135,14 +135,14 @@ def _amount(answer: Any, name: str) -> Decimal | None:
 # -- switching it on
 # ---------------------------------------------------------------------------------------
 
-_engine: Final = FunctionEngine()
+_engine: Final = FunctionEngine("scavio >= 0.28, < 1")
 
 
 class ScavioInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `scavio` package."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("scavio >= 0.28, < 1",)
+        return (_engine.requirement,)
 
     def _instrument(self, **kwargs: Any) -> None:
         if (provider := kwargs.get("tracer_provider")) is not None:

@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-import wrapt
 from opentelemetry import context
 
 from spanledger.api.attribution import without_attribution
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, ModelSwap
 from spanledger.instrumentation.call import Call
+from spanledger.instrumentation.patching import Wrapper, lay, say_unsupported, when_supported
 from spanledger.instrumentation.pipeline import Flow, paid_call, run, run_async, start, unbilled
 from spanledger.instrumentation.request import NOTHING_READ, Reading, Request
 from spanledger.instrumentation.streams import (
@@ -35,10 +35,12 @@ class StainlessSDK(Protocol):
     """What a provider file says.
 
     module: the SDK's import name.
+    requirement: the SDK's name and the versions that are patched.
     choke_point: the method of its two API clients that every call passes.
     """
 
     module: str
+    requirement: str
     choke_point: str
 
     def describe(self, client: Any, options: Any, *, stream: bool) -> Request | None:
@@ -65,15 +67,15 @@ class StainlessSDK(Protocol):
 
 
 class _Given(NamedTuple):
-    """The arguments of a choke point that matter here.
+    """The arguments of a choke point, as they came.
 
+    options: those of the request; None where they are not where they always were.
     unasked: the user's own options, where `options` ask for more than he did.
     """
 
-    cast_to: Any
-    options: Any
-    rest: tuple[Any, ...]
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    options: Any
     unasked: Any = None
 
     @property
@@ -84,7 +86,9 @@ class _Given(NamedTuple):
         """Send the call, with the cheaper model where that is what it has leave for."""
         swap = call.swap if call is not None else None
         options = self.options if swap is None else _swapped(self.options, swap)
-        return wrapped(self.cast_to, options, *self.rest, **self.kwargs)
+        if "options" in self.kwargs:
+            return wrapped(*self.args, **{**self.kwargs, "options": options})
+        return wrapped(self.args[0], options, *self.args[2:], **self.kwargs)
 
 
 class Engine:
@@ -103,19 +107,24 @@ class Engine:
         self.active = True
         if not self._patched:
             self._patched = True
-            wrapt.register_post_import_hook(self._on_import, f"{self.sdk.module}._base_client")
+            sdk = self.sdk
+            when_supported(sdk.requirement, f"{sdk.module}._base_client", self._lay)
+            say_unsupported(sdk.requirement, sdk.module)
 
     def unpatch(self) -> None:
         """Let every patch pass through."""
         self.active = False
 
-    def _on_import(self, base_client: Any) -> None:
-        with swallow(f"patching {self.sdk.module}"):
-            point = self.sdk.choke_point
-            wrapt.wrap_function_wrapper(base_client, f"SyncAPIClient.{point}", self._request)
-            wrapt.wrap_function_wrapper(base_client, f"AsyncAPIClient.{point}", self._request_async)
-            wrapt.wrap_function_wrapper(base_client, "Stream.__stream__", self._stream)
-            wrapt.wrap_function_wrapper(base_client, "AsyncStream.__stream__", self._stream_async)
+    def _lay(self, base_client: Any) -> None:
+        point = self.sdk.choke_point
+        patches: dict[str, Wrapper] = {
+            f"SyncAPIClient.{point}": self._request,
+            f"AsyncAPIClient.{point}": self._request_async,
+            # Without these two the user would meet the chunk that we ask for.
+            "Stream.__stream__": self._stream,
+            "AsyncStream.__stream__": self._stream_async,
+        }
+        lay(base_client, patches, f"calls of {self.sdk.module} are not metered")
 
     # -- the patches
     # ---------------------------------------------------------------------------------------
@@ -188,7 +197,7 @@ class Engine:
     def _begin(
         self, client: Any, args: Any, kwargs: Any, *, nowait: bool
     ) -> tuple[_Given, Call | None, Flow | None]:
-        given = _bind(*args, **kwargs)
+        given = _given(args, kwargs)
         with self._describing:
             request = self.sdk.describe(client, given.options, stream=given.stream)
             if request is None:
@@ -206,8 +215,9 @@ class Engine:
         return given, None, None
 
 
-def _bind(cast_to: Any, options: Any, *rest: Any, **kwargs: Any) -> _Given:
-    return _Given(cast_to, options, rest, kwargs)
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Given:
+    options = args[1] if len(args) > 1 else kwargs.get("options")
+    return _Given(args, kwargs, options)
 
 
 def _swapped(options: Any, swap: ModelSwap) -> Any:

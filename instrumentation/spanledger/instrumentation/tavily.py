@@ -14,15 +14,14 @@ from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-import wrapt
 from opentelemetry import context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from spanledger.api.contexts import async_steps
-from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
 from spanledger.instrumentation.functions import FunctionEngine
 from spanledger.instrumentation.hosts import address_of
+from spanledger.instrumentation.patching import lay, when_supported
 from spanledger.instrumentation.pipeline import status_of, unbilled
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
@@ -184,7 +183,7 @@ def _pages(asked: Mapping[str, Any], answer: Any) -> int:
 # -- switching it on
 # ---------------------------------------------------------------------------------------
 
-_engine: Final = FunctionEngine()
+_engine: Final = FunctionEngine("tavily-python >= 0.8.5, < 1")
 _PATCHES: Final = (
     *(_Calls(method) for method in ("_search", "_extract", "_map", "_crawl")),
     _Research("research"),
@@ -205,18 +204,20 @@ def _follow(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
 
 @functools.cache
 def _patch_streams() -> None:
-    def on_import(imported: Any) -> None:
-        with swallow("patching tavily's streams"):
-            wrapt.wrap_function_wrapper(imported, "AsyncTavilyClient._research", _follow)
-
-    wrapt.register_post_import_hook(on_import, "tavily.async_tavily")
+    when_supported(
+        _engine.requirement,
+        "tavily.async_tavily",
+        lambda imported: lay(
+            imported, {"AsyncTavilyClient._research": _follow}, "its streams carry the attribution"
+        ),
+    )
 
 
 class TavilyInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `tavily` package."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("tavily-python >= 0.8.5, < 1",)
+        return (_engine.requirement,)
 
     def _instrument(self, **kwargs: Any) -> None:
         if (provider := kwargs.get("tracer_provider")) is not None:
