@@ -1,6 +1,7 @@
 """Data calls through the data layer, with the real SDK: hits, shared flights, stale results."""
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -246,6 +247,46 @@ def test_metered_methods_generators_and_blocks_are_not_and_methods_say_so(
     assert outcomes(books) == [("ok", 5_000_000, 0)] * 6
     (record,) = caplog.records
     assert "meter a function without self" in record.getMessage()
+
+
+async def test_two_functions_do_not_share(books: Books) -> None:
+    """They ask the same of one provider by one operation."""
+    cent = metered(provider="geocoder", operation="geocode", cost="0.01")
+
+    @cent
+    def web(query: str) -> dict[str, str]:
+        return {"web": query}
+
+    @cent
+    def news(query: str) -> dict[str, str]:
+        return {"news": query}
+
+    @cent
+    async def images(query: str) -> dict[str, str]:
+        return {"images": query}
+
+    for _ in range(2):
+        assert web("x") == {"web": "x"}
+        assert news("x") == {"news": "x"}
+        assert await images("x") == {"images": "x"}
+    assert [row.outcome for row in books.rows()] == 3 * ["ok"] + 3 * ["cached"]
+
+
+def test_functions_without_a_name_do_not_share(books: Books) -> None:
+    cent = metered(provider="geocoder", operation="geocode", cost="0.01")
+
+    def ask(kind: str, query: str) -> dict[str, str]:
+        return {kind: query}
+
+    web, news = cent(functools.partial(ask, "web")), cent(functools.partial(ask, "news"))
+    near, far = cent(lambda query: {"near": query}), cent(lambda query: {"far": query})
+    for _ in range(2):
+        assert [f("x") for f in (web, news, near, far)] == [
+            {"web": "x"},
+            {"news": "x"},
+            {"near": "x"},
+            {"far": "x"},
+        ]
 
 
 async def test_metered_coroutines_are_shared_too(books: Books) -> None:

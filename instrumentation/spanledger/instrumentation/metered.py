@@ -231,27 +231,41 @@ class _Completion:
 Function = Callable[..., Any]
 
 
-def _content(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"args": list(args), "kwargs": kwargs}
+def _name(function: Function) -> str | None:
+    """What tells the results of `function` from those of others; None where nothing does."""
+    name = getattr(function, "__qualname__", None)
+    if name is None or name.endswith("<lambda>"):
+        return None
+    return f"{function.__module__}.{name}"
+
+
+def _content(
+    name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any] | None:
+    return None if name is None else {"function": name, "args": list(args), "kwargs": kwargs}
 
 
 def _metered_function(function: Function, request: Request, says: _Says) -> Function:
+    name = _name(function)
+
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = start(request)
         if call is None:
             return function(*args, **kwargs)
-        flow = data_call(call, _Completion(says), _content(args, kwargs), nowait=False)
+        flow = data_call(call, _Completion(says), _content(name, args, kwargs), nowait=False)
         return run(flow, lambda: function(*args, **kwargs))
 
     return wrapper
 
 
 def _metered_coroutine(function: Function, request: Request, says: _Says) -> Function:
+    name = _name(function)
+
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = start(request)
         if call is None:
             return await function(*args, **kwargs)
-        flow = data_call(call, _Completion(says), _content(args, kwargs), nowait=True)
+        flow = data_call(call, _Completion(says), _content(name, args, kwargs), nowait=True)
         return await run_async(flow, lambda: function(*args, **kwargs))
 
     return wrapper
