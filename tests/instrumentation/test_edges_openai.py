@@ -82,6 +82,14 @@ WAYS: dict[str, tuple[Callable[[Any], Any], int]] = {
         ),
         RESPONSE_NANO_USD,
     ),
+    "the whole URL": (
+        lambda c: c.post(
+            "https://api.openai.com/v1/responses?trace=1",
+            body={"input": "x", "model": "gpt-5"},
+            cast_to=object,
+        ),
+        RESPONSE_NANO_USD,
+    ),
 }
 
 

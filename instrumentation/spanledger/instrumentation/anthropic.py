@@ -19,6 +19,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count
+from spanledger.instrumentation.hosts import path_of
 from spanledger.instrumentation.patching import lay
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
@@ -34,7 +35,10 @@ class _Anthropic:
     choke_point = "_request"
 
     def describe(self, client: Any, options: Any, *, stream: bool) -> Request | None:
-        if options.url not in _PATHS or options.method.lower() != "post":
+        path = options.url
+        if path not in _PATHS and path_of(client, path) not in _PATHS:
+            return None
+        if options.method.lower() != "post":
             return None
         body: Mapping[str, Any] = (
             options.json_data if isinstance(options.json_data, Mapping) else {}

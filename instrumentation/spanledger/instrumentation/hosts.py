@@ -104,6 +104,15 @@ def _url_of(client: Any) -> Any:
     return client.base_url
 
 
+def path_of(client: Any, url: str) -> str:
+    """The path of a request below the base URL of its client: a bare `client.post` may name the
+    whole URL.
+    """
+    if "://" in url:
+        url = url.removeprefix(str(client.base_url))
+    return f"/{url.partition('?')[0].strip('/')}"
+
+
 def ask_no_more(client: Any) -> str:
     """Ask the host of an SDK client for the usage of streams no more. Its address."""
     host = host_of(client)

@@ -15,7 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from spanledger.api import names
 from spanledger.api.guard import say_once
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
-from spanledger.instrumentation.hosts import ask_no_more, host_of
+from spanledger.instrumentation.hosts import ask_no_more, host_of, path_of
 from spanledger.instrumentation.pipeline import status_of
 from spanledger.instrumentation.request import Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
@@ -60,7 +60,7 @@ class _OpenAI:
     def describe(self, client: Any, options: Any, *, stream: bool) -> Request | None:
         url = options.url
         # With "?beta=true" of the beta namespace, or as a bare `client.post` may have it.
-        found = _PATHS.get(url) or _PATHS.get(f"/{url.partition('?')[0].strip('/')}")
+        found = _PATHS.get(url) or _PATHS.get(path_of(client, url))
         if found is None or options.method.lower() != "post":
             return None
         operation, shape = found
