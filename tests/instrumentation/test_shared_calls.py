@@ -192,6 +192,16 @@ def test_what_is_stale_is_served_when_the_provider_fails(books: Books) -> None:
         time.sleep(0.05)
         assert client(server).google.search("fish")["organic_results"] == ["fresh"]
     assert [row.outcome for row in books.rows()] == ["ok", "error"]
+    states = [span.attributes and span.attributes["spanledger.cache"] for span in books.spans()]
+    assert states == ["miss", "stale"]
+
+
+def test_what_is_not_stale_any_more_is_a_miss_that_failed(books: Books) -> None:
+    with Loopback(lambda _: (503, {"error": "down"})) as server:
+        with pytest.raises(scavio.ScavioError):
+            client(server).google.search("fish")
+    assert books.span().attributes
+    assert books.span().attributes["spanledger.cache"] == "miss"
 
 
 def test_bypass_and_refresh(books: Books) -> None:

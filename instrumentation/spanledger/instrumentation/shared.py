@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from opentelemetry import context
 
 from spanledger.api.guard import swallow
+from spanledger.api.names import CACHE
 from spanledger.api.values import count
 from spanledger.cache.config import Rule
 from spanledger.cache.flight import ErrorKind, Follow, Hit, Lead
@@ -141,14 +142,17 @@ def _failed(call: Call, reader: DataReader, lead: Lead, error: BaseException) ->
     """The provider failed: tell the followers, and serve what is stale where that helps."""
     detail: object = None
     with swallow("failed"):
-        reader.failed(call, error)
         detail = reader.error_detail(error)
+    kind = _kind(error, detail)
+    stale = None
+    if kind == "unavailable" and isinstance(error, Exception) and (stale := lead.stale()):
+        call.span.set_attribute(CACHE, "stale")  # the call failed, its caller has a result
+    with swallow("failed"):
+        reader.failed(call, error)
     call.fail(error, None, unbilled=False)  # where it could not be read what it used
     if not isinstance(error, Exception):  # cancelled: nobody waits for us now
         lead.abandon()
         return RAISE
-    kind = _kind(error, detail)
-    stale = lead.stale() if kind == "unavailable" else None
     yield Offload(
         partial(lead.fail, kind, error, detail), partial(lead.async_fail, kind, error, detail)
     )
