@@ -3,16 +3,23 @@
 import asyncio
 import copy
 import gc
+import http.client
 import inspect
 import pickle
+import socket
 import threading
+import urllib.request
 from collections.abc import AsyncGenerator, Callable, Generator
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import httpx2
 import pytest
+import requests
+import urllib3
 from books import Books
+from loopback import Loopback
 from openai_endpoint import CHAT_NANO_USD, MESSAGES, answering, chat
 
 from spanledger.api import Usage, attribute, current_attribution, feature, guard
@@ -405,6 +412,64 @@ def test_usage_that_is_not_what_it_should_be_loses_no_call(
     row = books.row()
     assert (row.nano_usd, row.cost_status) == expected
     books.span()
+
+
+# -- errors of HTTP clients that say whether a call is billed --------------------------------------
+
+
+async def _aiohttp(url: str) -> None:
+    async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url):
+        pass
+
+
+def _connect(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
+
+
+CLIENTS: dict[str, Callable[[str], Any]] = {
+    "urllib": lambda url: urllib.request.urlopen(url, timeout=5),
+    "urllib3": lambda url: urllib3.PoolManager().request("GET", url, retries=False),
+    "aiohttp": lambda url: asyncio.run(_aiohttp(url)),
+    "http.client": lambda url: http.client.HTTPConnection(url[7:]).request("GET", "/"),
+    "socket": _connect,
+    "requests": lambda url: requests.get(url, timeout=5).raise_for_status(),
+}
+FAILURES = (OSError, aiohttp.ClientError, urllib3.exceptions.HTTPError)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_connection_that_was_refused_is_not_billed(books: Books, client: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(FAILURES):
+        cent(CLIENTS[client])(url)
+    assert costs(books) == [(0, "exact", "error")]
+
+
+@pytest.mark.parametrize("client", ["urllib", "aiohttp", "socket", "http.client"])
+def test_a_name_that_is_not_there_is_not_billed(books: Books, client: str) -> None:
+    with pytest.raises(OSError):
+        cent(CLIENTS[client])("http://no-such-name.invalid:80")
+    assert costs(books) == [(0, "exact", "error")]
+
+
+@pytest.mark.parametrize("status", [404, 429, 500])
+@pytest.mark.parametrize("client", ["urllib", "aiohttp", "requests"])
+def test_the_status_says_whether_it_is_billed(books: Books, client: str, status: int) -> None:
+    with Loopback(lambda _: (status, {})) as server, pytest.raises(FAILURES):
+        cent(CLIENTS[client])(server.url)
+    billed = [(CENT, "estimated", "error")] if status == 500 else [(0, "exact", "error")]
+    assert costs(books) == billed
+
+
+def test_a_code_that_is_no_status_says_nothing(books: Books) -> None:
+    def leave() -> None:
+        raise SystemExit(4)
+
+    with pytest.raises(SystemExit):
+        cent(leave)()
+    assert costs(books) == [(CENT, "estimated", "error")]
 
 
 # -- blocks ----------------------------------------------------------------------------------------

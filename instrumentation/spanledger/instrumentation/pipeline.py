@@ -240,26 +240,38 @@ async def _wait_in_trio(step: float | Offload) -> Any:
     return await anyio.sleep(step)
 
 
-# Raised before a byte of the request is out: by httpx, by urllib3 under requests, by an SDK that
-# builds the request.
+# Raised before a byte of the request is out: by sockets, by httpx, by urllib3 under requests, by
+# aiohttp.
 _NEVER_SENT: Final = frozenset(
     {
+        "ConnectionRefusedError",
+        "gaierror",
         "ConnectError",
         "ConnectTimeout",
         "PoolTimeout",
         "NewConnectionError",
         "ConnectTimeoutError",
         "NameResolutionError",
+        "ClientConnectorError",
+        "ClientConnectorCertificateError",
+        "ClientConnectorDNSError",
+        "ClientConnectorSSLError",
+        "ClientProxyConnectionError",
+        "ConnectionTimeoutError",
     }
 )
+# Where HTTP clients and SDKs have it: httpx and requests, aiohttp, urllib.
+_STATUS: Final = ("status_code", "status", "code")
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that `error` is about: SDKs and HTTP clients give it as an attribute."""
     for holder in (error, getattr(error, "response", None)):
-        status = getattr(holder, "status_code", None)
-        if isinstance(status, int):
-            return status
+        for name in _STATUS:
+            status = getattr(holder, name, None)
+            # A code may be anything: an exit's, a database's.
+            if isinstance(status, int) and 100 <= status < 600:
+                return status
     return None
 
 
@@ -273,7 +285,10 @@ def unbilled(error: BaseException) -> bool:
         status = status_of(seen)
         if status is not None:
             return 400 <= status < 500
-        reason = getattr(seen.args[0], "reason", None) if seen.args else None
+        # requests has it in its argument, urllib as its reason.
+        reason = getattr(seen, "reason", None) or (
+            getattr(seen.args[0], "reason", None) if seen.args else None
+        )
         if type(seen).__name__ in _NEVER_SENT or type(reason).__name__ in _NEVER_SENT:
             return True
         seen = seen.__cause__
