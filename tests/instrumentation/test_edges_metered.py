@@ -23,6 +23,7 @@ from loopback import Loopback
 from openai_endpoint import CHAT_NANO_USD, MESSAGES, answering, chat
 
 from spanledger.api import Usage, attribute, current_attribution, feature, guard
+from spanledger.api.errors import ConfigurationError
 from spanledger.instrumentation.metered import metered
 
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}
@@ -516,6 +517,52 @@ async def test_one_object_for_blocks_in_many_tasks(books: Books) -> None:
 
     await asyncio.gather(*(use(number) for number in range(1, 9)))
     assert sorted(row.nano_usd or 0 for row in books.rows()) == [n * 10**9 for n in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (Usage(reported_cost=Decimal("0.01")), (CENT, "exact", None)),
+        (lambda result: Usage(reported_cost=Decimal(result)), (CENT, "exact", None)),
+        (5, (None, "unknown", "unpriced:usage")),
+    ],
+)
+def test_usage_of_a_block(books: Books, said: Any, expected: Any) -> None:
+    guard.reraise_internal_errors(False)
+    with metered(provider="geocoder", operation="geocode") as call:
+        call.result, call.usage = "0.01", said
+    row = books.row()
+    assert (row.nano_usd, row.cost_status, row.unpriced_reason) == expected
+
+
+@pytest.mark.parametrize("said", [-1, "cheap", True, float("nan")])
+def test_a_cost_that_is_no_amount_is_unknown(books: Books, said: Any) -> None:
+    with metered(provider="geocoder", operation="geocode") as call:
+        call.cost = said
+    row = books.row()
+    assert (row.nano_usd, row.unpriced_reason) == (None, "unpriced:usage")
+
+
+def test_a_usage_that_is_a_value(books: Books) -> None:
+    usage = Usage(reported_cost=Decimal("0.01"))
+    meter = metered(provider="geocoder", operation="geocode", usage=usage)
+    assert meter(lambda: 7)() == 7
+    with pytest.raises(ZeroDivisionError):
+        meter(lambda: 1 / 0)()
+    assert costs(books) == [*ONE, (CENT, "estimated", "error")]
+
+
+@pytest.mark.parametrize("key", ["cost", "credits", "usage"])
+@pytest.mark.parametrize("said", [-1, "cheap", {"input_tokens": 3}])
+def test_what_is_no_amount_is_said_where_it_is_written(key: str, said: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"@metered: {key}: is .*Give a "):
+        metered(provider="geocoder", operation="geocode", **{key: said})
+
+
+def test_a_cost_and_its_credits(books: Books) -> None:
+    assert metered(provider="geocoder", operation="geocode", cost="0.01", credits=2)(lambda: 7)()
+    row = books.row()
+    assert (row.nano_usd, row.credits, row.cost_status) == (CENT, 2, "exact")
 
 
 async def test_one_attribute_object_for_blocks_in_many_tasks_and_threads(

@@ -7,24 +7,21 @@
         call.result = requests.post(...).json()
         call.credits = call.result["usage"]["credits"]
 
-What a use costs is said by one of `cost` (USD), `credits`, `usage`; each may be a value or a
-function of the result. For a generator the result is the last item it yields.
+What a use costs is said by `cost` (USD), `credits` or `usage`; each may be a value or a function of
+the result. Of `cost` and `credits` together, the one is charged and the other counted; where
+`usage` says something, it alone counts. For a generator the result is the last item it yields.
 """
 
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from decimal import Decimal
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from opentelemetry import context
 from opentelemetry.context import Context
 
 from spanledger.api.contexts import Decorated, async_steps, attached, left, steps
-from spanledger.api.errors import ConfigurationError
-from spanledger.api.guard import swallow
-from spanledger.api.values import Usage, count, decimal_amount
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.pipeline import (
     Failed,
@@ -39,12 +36,11 @@ from spanledger.instrumentation.pipeline import (
     unbilled,
 )
 from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.said import Said, SaidUsage, Says
 from spanledger.instrumentation.shared import data_call
 from spanledger.instrumentation.streams import LiveStream
 
 F = TypeVar("F", bound=Callable[..., Any])
-Amount = int | float | str | Decimal
-Said = Amount | Callable[[Any], Any] | None
 
 
 class metered:  # noqa: N801 - reads as a statement
@@ -56,7 +52,9 @@ class metered:  # noqa: N801 - reads as a statement
         model: the model that is asked for, where there is one.
         cost: USD of one use, or a function of the result that gives it.
         credits: credits of one use, or a function of the result that gives them.
-        usage: a function of the result that gives a `spanledger.api.Usage`.
+        usage: a `spanledger.api.Usage`, or a function of the result that gives one, or None.
+
+    Raises ConfigurationError for what is neither an amount nor a function.
 
     A call that raises is booked as billed and estimated, unless its error says that it was not sent
     (a refused connection) or not billed (an HTTP status of 4xx).
@@ -70,9 +68,10 @@ class metered:  # noqa: N801 - reads as a statement
         model: str | None = None,
         cost: Said = None,
         credits: Said = None,
-        usage: Callable[[Any], Usage | None] | None = None,
+        usage: SaidUsage = None,
     ) -> None:
-        self._says = _Says(cost, credits, usage)
+        self._says = Says(cost, credits, usage)
+        self._says.check()
         self._request = Request(provider, operation, model, known=self._says.known())
         self._entered: list[tuple[Block, Context]] = []
 
@@ -133,77 +132,13 @@ class metered:  # noqa: N801 - reads as a statement
             advance(block.flow, block.result if error is None else Failed(error))
 
 
-class _Says:
-    """What the user said a use costs."""
+class Block(Says):
+    """A metered block: set `result`, or `cost` (USD), `credits` or `usage`, when they are known."""
 
-    def __init__(
-        self, cost: Said, credits_: Said, usage: Callable[[Any], Usage | None] | None
-    ) -> None:
-        self.cost = _checked(cost, "cost")
-        self.credits = _checked(credits_, "credits")
-        self.usage = usage
-
-    def known(self) -> Usage | None:
-        """What is known before the call, where cost or credits are values."""
-        cost = None if callable(self.cost) else decimal_amount(self.cost)
-        used = None if callable(self.credits) else decimal_amount(self.credits)
-        return None if cost is None and used is None else Usage(credits=used, reported_cost=cost)
-
-    def reading(self, result: Any) -> Reading:
-        """What is known after it."""
-        with swallow("what @metered says of a result"):
-            if self.usage is not None and (usage := self.usage(result)) is not None:
-                return Reading(_checked_usage(usage))
-            cost = self.cost(result) if callable(self.cost) else self.cost
-            used = self.credits(result) if callable(self.credits) else self.credits
-            said = Usage(credits=decimal_amount(used), reported_cost=decimal_amount(cost))
-            if said.credits is not None or said.reported_cost is not None:
-                return Reading(said)
-        return Reading(_UNSAID)
-
-    def failed(self, call: Call, error: BaseException) -> None:
-        """Book a use that raised."""
-        known = (self.known() or _UNSAID)._replace(estimated=True)
-        call.fail(error, Reading(known), unbilled=unbilled(error))
-
-
-_UNSAID: Final = Usage(unpriced=("usage",))
-
-
-def _checked_usage(usage: object) -> Usage:
-    """What a user's function gave, with what is no amount taken out and named as unpriced."""
-    if not isinstance(usage, Usage):
-        raise TypeError(f"usage gave a {type(usage).__name__}, not a spanledger.api.Usage")
-    amounts = {
-        unit: decimal_amount(value) if (amount := count(value)) is None else amount
-        for unit, value in usage.units.items()
-    }
-    return usage._replace(
-        units={unit: amount for unit, amount in amounts.items() if amount is not None},
-        credits=decimal_amount(usage.credits),
-        reported_cost=decimal_amount(usage.reported_cost),
-        unpriced=(*usage.unpriced, *(unit for unit, amount in amounts.items() if amount is None)),
-    )
-
-
-class Block(_Says):
-    """A metered block: set `result`, or `cost` (USD) or `credits`, when they are known."""
-
-    def __init__(self, says: _Says) -> None:
+    def __init__(self, says: Says) -> None:
         super().__init__(says.cost, says.credits, says.usage)
         self.result: Any = None
         self.flow: Flow | None = None
-
-
-def _checked(said: Said, key: str) -> Said:
-    if said is not None and not callable(said) and decimal_amount(said) is None:
-        raise ConfigurationError(
-            f"is {said!r}",
-            source="@metered",
-            key=key,
-            remedy='Give a non-negative number, text such as "0.005", or a function of the result.',
-        )
-    return said
 
 
 class _Completion:
@@ -211,7 +146,7 @@ class _Completion:
 
     __slots__ = ("_says",)
 
-    def __init__(self, says: _Says) -> None:
+    def __init__(self, says: Says) -> None:
         self._says = says
 
     def completed(self, call: Call, result: Any) -> Any:
@@ -219,7 +154,7 @@ class _Completion:
         return result
 
     def failed(self, call: Call, error: BaseException) -> None:
-        self._says.failed(call, error)
+        call.fail(error, self._says.unsaid(), unbilled=unbilled(error))
 
     def error_detail(self, error: BaseException) -> object:
         return None  # another process makes the call itself
@@ -245,20 +180,21 @@ def _content(
     return None if name is None else {"function": name, "args": list(args), "kwargs": kwargs}
 
 
-def _metered_function(function: Function, request: Request, says: _Says) -> Function:
+def _metered_function(function: Function, request: Request, says: Says) -> Function:
     name = _name(function)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = start(request)
         if call is None:
             return function(*args, **kwargs)
-        flow = data_call(call, _Completion(says), _content(name, args, kwargs), nowait=False)
+        content = _content(name, args, kwargs)
+        flow = data_call(call, _Completion(says), content, nowait=False)
         return run(flow, lambda: function(*args, **kwargs))
 
     return wrapper
 
 
-def _metered_coroutine(function: Function, request: Request, says: _Says) -> Function:
+def _metered_coroutine(function: Function, request: Request, says: Says) -> Function:
     name = _name(function)
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -280,7 +216,7 @@ class _LastItem:
 
     complete = False
 
-    def __init__(self, says: _Says) -> None:
+    def __init__(self, says: Says) -> None:
         self._says = says
         self._item: Any = None
 
@@ -292,18 +228,18 @@ class _LastItem:
         return self._says.reading(self._item)
 
 
-def _follow(inner: Generator[Any, Any, Any], request: Request, says: _Says) -> Any:
+def _follow(inner: Generator[Any, Any, Any], request: Request, says: Says) -> Any:
     return steps(_Items(inner, request, says), context.get_current())
 
 
-def _follow_async(inner: AsyncGenerator[Any, Any], request: Request, says: _Says) -> Any:
+def _follow_async(inner: AsyncGenerator[Any, Any], request: Request, says: Says) -> Any:
     return async_steps(_AsyncItems(inner, request, says), context.get_current())
 
 
 class _Use:
     """One use of a generator: a paid call from its first step to its last."""
 
-    def __init__(self, request: Request, says: _Says) -> None:
+    def __init__(self, request: Request, says: Says) -> None:
         self._request = request
         self._says = says
         self._begun = False
@@ -326,7 +262,7 @@ class _Use:
 
     def _ended(self, error: BaseException | None = None) -> None:
         if self._call is not None and error is not None:
-            self._says.failed(self._call, error)
+            self._call.fail(error, self._says.unsaid(), unbilled=unbilled(error))
         if self._live is not None:
             self._live.end()
 
@@ -338,7 +274,7 @@ class _Use:
 class _Items(_Use):
     """A metered generator, as `steps` takes it."""
 
-    def __init__(self, inner: Generator[Any, Any, Any], request: Request, says: _Says) -> None:
+    def __init__(self, inner: Generator[Any, Any, Any], request: Request, says: Says) -> None:
         super().__init__(request, says)
         self._inner = inner
 
@@ -373,7 +309,7 @@ class _Items(_Use):
 class _AsyncItems(_Use):
     """A metered asynchronous generator, as `async_steps` takes it."""
 
-    def __init__(self, inner: AsyncGenerator[Any, Any], request: Request, says: _Says) -> None:
+    def __init__(self, inner: AsyncGenerator[Any, Any], request: Request, says: Says) -> None:
         super().__init__(request, says)
         self._inner = inner
 
