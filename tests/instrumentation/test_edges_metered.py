@@ -21,6 +21,7 @@ import urllib3
 from books import Books
 from loopback import Loopback
 from openai_endpoint import CHAT_NANO_USD, MESSAGES, answering, chat
+from opentelemetry import baggage, trace
 
 from spanledger.api import Usage, attribute, current_attribution, feature, guard
 from spanledger.api.errors import ConfigurationError
@@ -471,6 +472,131 @@ def test_a_code_that_is_no_status_says_nothing(books: Books) -> None:
     with pytest.raises(SystemExit):
         cent(leave)()
     assert costs(books) == [(CENT, "estimated", "error")]
+
+
+# -- plain functions whose result is awaited -------------------------------------------------------
+
+
+class Page:
+    """What an SDK gives: it can be awaited, and more."""
+
+    size = 7
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return _answer("page").__await__()
+
+
+async def _answer(value: str) -> str:
+    await asyncio.sleep(0)
+    if value == "broken":
+        raise ZeroDivisionError
+    if value == "refused":
+        raise ConnectionRefusedError
+    return value
+
+
+def _task(value: str) -> "asyncio.Task[str]":
+    return asyncio.create_task(_answer(value))
+
+
+class Asked:
+    async def __call__(self, value: str) -> str:
+        return await _answer(value)
+
+
+AWAITED: dict[str, Callable[[str], Any]] = {
+    "a coroutine": lambda value: _answer(value),
+    "a task": _task,
+    "a callable object": Asked(),
+}
+
+
+@pytest.mark.parametrize("kind", AWAITED)
+@pytest.mark.parametrize(
+    ("value", "error", "expected"),
+    [
+        ("fish", None, (CENT, "exact", "ok")),
+        ("broken", ZeroDivisionError, (CENT, "estimated", "error")),
+        ("refused", ConnectionRefusedError, (0, "exact", "error")),
+    ],
+)
+async def test_what_is_awaited_is_booked_at_its_end(
+    books: Books, kind: str, value: str, error: type[Exception] | None, expected: Any
+) -> None:
+    meter = metered(
+        provider="geocoder", operation="geocode", cost=lambda said: said == "fish" and "0.01"
+    )
+    if error is not None:
+        meter = cent
+    made = meter(AWAITED[kind])(value)
+    if kind != "a callable object":
+        assert not books.rows()
+    if error is None:
+        assert await made == value
+    else:
+        with pytest.raises(error):
+            await made
+    await asyncio.sleep(0)
+    assert costs(books) == [expected]
+
+
+async def test_what_can_be_awaited_is_itself_all_the_same(books: Books) -> None:
+    page = cent(Page)()
+    assert isinstance(page, Page)
+    assert page.size == 7
+    assert not books.rows()
+    assert await page == "page"
+    assert costs(books) == ONE
+    task = cent(_task)("fish")
+    assert isinstance(task, asyncio.Task)
+    assert await asyncio.gather(task, asyncio.create_task(cent(lambda: _answer("a"))())) == [
+        "fish",
+        "a",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+async def test_what_nobody_awaits_is_an_estimate(books: Books) -> None:
+    made = cent(lambda: _answer("fish"))()
+    assert not books.rows()
+    del made
+    books.collect()
+    assert costs(books) == [(CENT, "estimated", "ok")]
+
+
+@pytest.mark.parametrize("kind", ["a coroutine", "a task"])
+async def test_what_is_cancelled_is_an_estimate(books: Books, kind: str) -> None:
+    task = asyncio.ensure_future(cent(AWAITED[kind])("fish"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert costs(books) == [(CENT, "estimated", "error")]
+
+
+async def test_an_error_that_nobody_fetches_is_still_told_of(books: Books) -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+    task = cent(_task)("broken")
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+    assert costs(books) == [(CENT, "estimated", "error")]
+    del task
+    gc.collect()
+    assert told == ["Task exception was never retrieved"]
+
+
+async def test_what_is_awaited_carries_no_attribution_to_the_wire(books: Books) -> None:
+    async def ask() -> tuple[Any, Any]:
+        return baggage.get_baggage("tenant.id"), trace.get_current_span()
+
+    with attribute(tenant="acme"):
+        made = cent(lambda: ask())()
+    sent, span = await made
+    assert sent is None
+    assert span.get_span_context().span_id == books.span().get_span_context().span_id
+    assert books.row().tenant_id == "acme"
 
 
 # -- blocks ----------------------------------------------------------------------------------------

@@ -299,6 +299,20 @@ def test_functions_without_a_name_do_not_share(books: Books) -> None:
         ]
 
 
+async def test_what_a_plain_function_gives_to_await_is_its_callers(books: Books) -> None:
+    async def answer(address: str) -> str:
+        await asyncio.sleep(0.05)
+        return address.upper()
+
+    @metered(provider="geocoder", operation="geocode", cost="0.005")
+    def geocode(address: str) -> Any:
+        return answer(address)
+
+    assert await asyncio.gather(geocode("a"), geocode("a")) == ["A", "A"]
+    assert outcomes(books) == 2 * [("ok", 5_000_000, 0)]
+    assert [row.cost_status for row in books.rows()] == ["exact", "exact"]
+
+
 async def test_metered_coroutines_are_shared_too(books: Books) -> None:
     @metered(provider="geocoder", operation="geocode", cost="0.005")
     async def geocode(address: str) -> str:

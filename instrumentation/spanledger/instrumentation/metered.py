@@ -22,6 +22,7 @@ from opentelemetry import context
 from opentelemetry.context import Context
 
 from spanledger.api.contexts import Decorated, async_steps, attached, left, steps
+from spanledger.instrumentation.awaited import awaited, is_awaited
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.pipeline import (
     Failed,
@@ -86,7 +87,7 @@ class metered:  # noqa: N801 - reads as a statement
             return cast("F", Decorated(function, lambda made: _follow_async(made, request, says)))
         if inspect.isgeneratorfunction(function):
             return cast("F", Decorated(function, lambda made: _follow(made, request, says)))
-        wrap = _metered_coroutine if inspect.iscoroutinefunction(function) else _metered_function
+        wrap = _metered_coroutine if _is_coroutine_function(function) else _metered_function
         return cast("F", functools.wraps(function)(wrap(function, request, says)))
 
     # -- context manager
@@ -163,7 +164,24 @@ class _Completion:
         return None
 
 
+class _FunctionCompletion(_Completion):
+    """What happens to the result of a plain function: it may be one that is awaited."""
+
+    __slots__ = ()
+
+    def completed(self, call: Call, result: Any) -> Any:
+        if is_awaited(result):
+            return awaited(call, self._says, result)
+        return super().completed(call, result)
+
+
 Function = Callable[..., Any]
+
+
+def _is_coroutine_function(function: Function) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 def _name(function: Function) -> str | None:
@@ -188,7 +206,7 @@ def _metered_function(function: Function, request: Request, says: Says) -> Funct
         if call is None:
             return function(*args, **kwargs)
         content = _content(name, args, kwargs)
-        flow = data_call(call, _Completion(says), content, nowait=False)
+        flow = data_call(call, _FunctionCompletion(says), content, nowait=False)
         return run(flow, lambda: function(*args, **kwargs))
 
     return wrapper

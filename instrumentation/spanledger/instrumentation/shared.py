@@ -124,6 +124,9 @@ def _shared_call(
         return (yield from _failed(call, reader, lead, result.error))
     with swallow("completed"):
         result = reader.completed(call, result)
+        if hasattr(type(result), "__await__"):  # what it comes to is its caller's alone
+            lead.abandon()
+            return result
     call.finish(NOTHING_READ)  # where it could not be read what it used
     charge = call.charge
     cost = (charge.nano_usd, charge.credits) if charge is not None else (None, None)
