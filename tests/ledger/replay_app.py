@@ -24,10 +24,12 @@ def geocode() -> None:
     """Costs half a cent."""
 
 
-def spend(tenant: str = "acme", calls: int = 50) -> None:
+def spend(tenant: str = "acme", calls: int = 50, pause_s: float = 0) -> None:
     with attribute(tenant=tenant, user="u-1"):
         for _ in range(calls):
             geocode()
+            if pause_s:
+                time.sleep(pause_s)
 
 
 def spend_and_die(tenant: str = "acme") -> None:
@@ -58,7 +60,7 @@ def main(what: str, *words: str) -> None:
             spend()
     elif what == "busy":
         for _ in range(THREADS):
-            threading.Thread(target=spend, args=("acme", 10**9), daemon=True).start()
+            threading.Thread(target=spend, args=("acme", 10**9, 0.002), daemon=True).start()
         time.sleep(0.5)
         print("spent", flush=True)
         sys.stdin.readline()

@@ -68,7 +68,7 @@ def job(directory: Path, *arguments: str, **env: str) -> None:
         process.wait(30)
 
 
-def ask(url: str, times: int = 1, seconds: float = 30) -> list[int]:
+def ask(url: str, times: int = 1, seconds: float = 60) -> list[int]:
     """Ask the application so often, eight at a time; the process ids of who answered."""
 
     def once(_: int) -> int:
