@@ -75,5 +75,8 @@ class Replay:
         """Last of all: what was told in order needs no replay, but calls may end while the rest is
         closed.
         """
-        if self._known_as is not None and self._ledger.left:
-            self._journal.forget_producer(self._known_as)
+        if self._known_as is None or not self._ledger.left:
+            return
+        self._journal.forget_producer(self._known_as)
+        if not self._ledger.left:
+            self._journal.say_alive(self._known_as, self._place)

@@ -294,11 +294,12 @@ class Producer:
             return  # the thread hangs in the store
         try:
             deadline = time.monotonic() + _CLOSE_S
+            self.left = True  # until a call ends that this tells no more
             with suppress_instrumentation():
                 for batch in _batches(list(self.scopes.values())):
                     if time.monotonic() > deadline or not self._sync(batch, final=True):
-                        return
-            self.left = True
+                        self.left = False
+                        break
         finally:
             self._turn.release()
 
