@@ -269,16 +269,3 @@ def test_switched_off_by_the_user(books: Books) -> None:
     AnthropicEndpoint().client(open_telemetry=False).messages.create(**CALL)
     books.span()
     assert books.row().nano_usd == NANO_USD
-
-
-def test_absurd_usage_harms_nobody(books: Books) -> None:
-    for stated in (
-        {},
-        {"input_tokens": -5},
-        {"input_tokens": True, "output_tokens": 3},
-        {"input_tokens": 10**30},
-    ):
-        AnthropicEndpoint(message(stated)).client().messages.create(**CALL)
-    for row in books.rows():
-        assert row.nano_usd is None or row.nano_usd >= 0
-    assert len(books.rows()) == 4

@@ -115,6 +115,12 @@ def test_nothing_consumed_costs_exactly_nothing(book: PriceBook) -> None:
         (Usage({**TOKENS, "images": 2}), 210_000, "partial", "unpriced:images"),
         (Usage({**TOKENS, "input_characters": 9}), 210_000, "partial", "unpriced:input_characters"),
         (Usage(TOKENS, unpriced=("video",)), 210_000, "partial", "unpriced:video"),
+        (
+            Usage({"input_tokens": 1000}, unpriced=("invalid:output_tokens", "video")),
+            150_000,
+            "partial",
+            "invalid:output_tokens,unpriced:video",
+        ),
         (Usage(TOKENS, estimated=True), 210_000, "estimated", None),
         (
             Usage(TOKENS, estimated=True, unpriced=("video",)),

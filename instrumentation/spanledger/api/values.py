@@ -55,7 +55,8 @@ class Usage(NamedTuple):
     price_context: what selects a price besides the model: `service_tier`, `speed`, `processing`
         (batch), ...
     estimated: the amounts are ours, not the provider's.
-    unpriced: names of consumed things that `units` cannot express; the charge is then at best
+    unpriced: names of consumed things that `units` cannot express, or with a colon the whole
+        reason (`invalid:input_tokens`, `missing:output_tokens`); the charge is then at best
         partial.
     parts: the call was served in several parts, each with a model of its own (Anthropic's fallback
         iterations); each part is priced by itself and `units` is their sum, for the books.

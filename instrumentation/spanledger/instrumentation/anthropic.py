@@ -21,7 +21,7 @@ from spanledger.api.guard import swallow
 from spanledger.api.values import EMPTY, Usage, count
 from spanledger.instrumentation.hosts import path_of
 from spanledger.instrumentation.patching import lay
-from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.request import Counts, Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import Engine, get, input_size, text
 
@@ -154,45 +154,48 @@ def _fields(usage: Any) -> dict[str, Any]:
 
 def read_usage(fields: Mapping[str, Any], model: str | None) -> Usage | None:
     """Our usage from the fields of Anthropic's."""
-    units = _units(fields)
-    if not units:
+    counts = _counts(fields)
+    if not counts.units:
         return None
     context = _price_context(fields)
     parts = _parts(fields.get("iterations"), model, context)
-    searches = count(get(fields.get("server_tool_use"), "web_search_requests"))
-    if parts:
-        if searches:
-            parts = (*parts, Usage({"web_searches": searches}, model=model, price_context=context))
-        units = _sum(parts)
-    elif searches:
-        units["web_searches"] = searches
-    return Usage(units, model=model, price_context=context, parts=parts)
+    tools = Counts() if parts else counts  # what the iterations state is not stated twice
+    tools.add("web_searches", get(fields.get("server_tool_use"), "web_search_requests"))
+    if parts and tools.units:
+        parts = (*parts, Usage(tools.units, model=model, price_context=context))
+    return Usage(
+        _sum(parts) if parts else counts.units,
+        model=model,
+        price_context=context,
+        unpriced=tuple(tools.wrong),
+        parts=parts,
+    )
 
 
-def _units(fields: Any) -> dict[str, int | Decimal]:
-    uncached, output = count(get(fields, "input_tokens")), count(get(fields, "output_tokens"))
-    if uncached is None and output is None:
-        return {}
-    read = count(get(fields, "cache_read_input_tokens")) or 0
-    written = count(get(fields, "cache_creation_input_tokens")) or 0
+def _counts(fields: Any) -> Counts:
+    """The tokens that a usage or an iteration states; without units where neither input nor output
+    is an amount.
+    """
+    counts = Counts()
+    counts.add("input_tokens", get(fields, "input_tokens"), due=True)
+    counts.add("output_tokens", get(fields, "output_tokens"), due=True)
+    units = counts.units
+    if not units:
+        return counts
     creation = get(fields, "cache_creation")
-    short = count(get(creation, "ephemeral_5m_input_tokens")) or 0
-    long = count(get(creation, "ephemeral_1h_input_tokens")) or 0
-    written = max(written, short + long)
-    units: dict[str, int | Decimal] = {
-        "input_tokens": (uncached or 0) + read + written,
-        "output_tokens": output or 0,
-    }
-    reasoning = count(get(get(fields, "output_tokens_details"), "thinking_tokens"))
-    details = {
-        "cache_read_tokens": read,
-        "cache_write_tokens": written,
-        "cache_write_5m_tokens": short,
-        "cache_write_1h_tokens": long,
-        "output_reasoning_tokens": reasoning,
-    }
-    units.update((unit, amount) for unit, amount in details.items() if amount)
-    return units
+    counts.add("cache_read_tokens", get(fields, "cache_read_input_tokens"))
+    counts.add("cache_write_tokens", get(fields, "cache_creation_input_tokens"))
+    counts.add("cache_write_5m_tokens", get(creation, "ephemeral_5m_input_tokens"))
+    counts.add("cache_write_1h_tokens", get(creation, "ephemeral_1h_input_tokens"))
+    thinking = get(get(fields, "output_tokens_details"), "thinking_tokens")
+    counts.add("output_reasoning_tokens", thinking)
+    by_ttl = units.get("cache_write_5m_tokens", 0) + units.get("cache_write_1h_tokens", 0)
+    written = max(units.get("cache_write_tokens", 0), by_ttl)
+    if written:
+        units["cache_write_tokens"] = written
+    if cached := units.get("cache_read_tokens", 0) + written:
+        units["input_tokens"] = units.get("input_tokens", 0) + cached
+    return counts
 
 
 def _price_context(fields: Mapping[str, Any]) -> Mapping[str, str]:
@@ -210,10 +213,17 @@ def _price_context(fields: Mapping[str, Any]) -> Mapping[str, str]:
 def _parts(iterations: Any, model: str | None, context: Mapping[str, str]) -> tuple[Usage, ...]:
     if not isinstance(iterations, list | tuple):
         return ()
+    stated = [(iteration, _counts(iteration)) for iteration in iterations]
+    if not any(counts.units for _, counts in stated):
+        return ()
     return tuple(
-        Usage(units, model=text(iteration, "model") or model, price_context=context)
-        for iteration in iterations
-        if (units := _units(iteration))
+        Usage(
+            counts.units,
+            model=text(iteration, "model") or model,
+            price_context=context,
+            unpriced=tuple(counts.wrong),
+        )
+        for iteration, counts in stated
     )
 
 

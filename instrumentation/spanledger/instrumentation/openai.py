@@ -6,7 +6,6 @@ OpenAI's API reference. `prompt_tokens` and `input_tokens` include cached tokens
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from decimal import Decimal
 from typing import Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -17,7 +16,7 @@ from spanledger.api.guard import say_once
 from spanledger.api.values import EMPTY, Usage, count, decimal_amount
 from spanledger.instrumentation.hosts import ask_no_more, host_of, path_of
 from spanledger.instrumentation.pipeline import status_of
-from spanledger.instrumentation.request import Reading, Request
+from spanledger.instrumentation.request import Counts, Reading, Request
 from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.stainless import Engine, fields, get, input_size, text
 
@@ -131,7 +130,7 @@ class _OpenAI:
             return Reading(_audio_usage(result))
         if shape == "responses":
             return _read_response(result)
-        return _read_completion(result, request.provider)
+        return _read_completion(result, request)
 
     def stream_reader(self, request: Request, *, asked: bool) -> "_ChatStream | _EventStream":
         return (
@@ -165,7 +164,7 @@ class _ChatStream:
 
     def reading(self) -> Reading:
         if self._stated is not None:
-            return _read_completion(self._stated, self._request.provider)
+            return _read_completion(self._stated, self._request)
         if self._last is None:
             return Reading(None)
         # A provider sends about one token a chunk; the input is estimated by the gate's rule, bytes
@@ -226,7 +225,7 @@ _BILLED_TOOLS: Final = frozenset(
 _UNSTATED: Final = Usage(unpriced=("usage",))
 
 
-def _read_completion(result: Any, provider: str) -> Reading:
+def _read_completion(result: Any, request: Request) -> Reading:
     finish: tuple[str, ...] = ()
     choices = get(result, "choices")
     if choices:
@@ -235,26 +234,26 @@ def _read_completion(result: Any, provider: str) -> Reading:
         )
     usage = get(result, "usage")
     return Reading(
-        None if usage is None else _completion_usage(usage, result, provider),
+        None if usage is None else _completion_usage(usage, result, request),
         text(result, "id"),
         finish,
     )
 
 
-def _completion_usage(usage: Any, result: Any, provider: str) -> Usage | None:
-    units: dict[str, int | Decimal] = {}
-    stated = fields(usage)
-    _put(units, "input_tokens", stated.get("prompt_tokens"))
-    _put(units, "output_tokens", stated.get("completion_tokens"))
-    if not units:
+def _completion_usage(usage: Any, result: Any, request: Request) -> Usage | None:
+    counts = _counts(usage, _CHAT_FIELDS, output_due=request.operation != "embeddings")
+    if not counts.units:
         return None
-    if (details := stated.get("prompt_tokens_details")) is not None:
-        _put_details(units, fields(details), _INPUT_DETAILS)
-    if (details := stated.get("completion_tokens_details")) is not None:
-        _put_details(units, fields(details), _OUTPUT_DETAILS)
     # OpenRouter states what it charges in USD: https://openrouter.ai/docs/use-cases/usage-accounting
-    cost = decimal_amount(get(usage, "cost")) if provider == "openrouter" else None
-    return Usage(units, None, cost, text(result, "model"), _context(get(result, "service_tier")))
+    cost = decimal_amount(get(usage, "cost")) if request.provider == "openrouter" else None
+    return Usage(
+        counts.units,
+        None,
+        cost,
+        text(result, "model"),
+        _context(get(result, "service_tier")),
+        unpriced=tuple(counts.wrong),
+    )
 
 
 def _read_response(result: Any) -> Reading:
@@ -266,56 +265,43 @@ def _read_response(result: Any) -> Reading:
         # knows yet what.
         waiting = status in ("queued", "in_progress")
         return Reading(Usage(unpriced=("deferred",)) if waiting else None, identity, finish)
-    units = _token_units(usage)
-    if not units:
+    counts = _counts(usage)
+    if not counts.units:
         return Reading(None, identity, finish)
     tools = [get(item, "type") for item in get(result, "output") or ()]
-    searches = count(get(get(get(result, "tool_usage"), "web_search"), "num_requests"))
+    searches = get(get(get(result, "tool_usage"), "web_search"), "num_requests")
     if searches is None:
         # Without the provider's count of billable searches, its items tell how many were made.
         searches = tools.count("web_search_call")
-    if searches:
-        units["web_searches"] = searches
+    counts.add("web_searches", searches)
     served = Usage(
-        units,
+        counts.units,
         None,
         None,
         text(result, "model"),
         _context(get(result, "service_tier")),
-        unpriced=tuple(sorted(_BILLED_TOOLS.intersection(tools))),
+        unpriced=(*counts.wrong, *sorted(_BILLED_TOOLS.intersection(tools))),
     )
     return Reading(served, identity, finish)
 
 
-def _token_units(usage: Any) -> dict[str, int | Decimal]:
-    units: dict[str, int | Decimal] = {}
-    stated = fields(usage)
-    _put(units, "input_tokens", stated.get("input_tokens"))
-    _put(units, "output_tokens", stated.get("output_tokens"))
-    details = stated.get("input_tokens_details") or stated.get("input_token_details")
-    if details is not None:
-        _put_details(units, fields(details), _INPUT_DETAILS)
-    if (details := stated.get("output_tokens_details")) is not None:
-        _put_details(units, fields(details), _OUTPUT_DETAILS)
-    return units
-
-
 def _image_usage(result: Any) -> Usage:
     usage = get(result, "usage")
-    if usage is not None and (units := _token_units(usage)):
+    if usage is not None and (counts := _counts(usage)).units:
+        units = counts.units
         if "output_image_tokens" not in units and "output_tokens" in units:
             units["output_image_tokens"] = units[
                 "output_tokens"
             ]  # without details all of it is image
-        return Usage(units, model=text(result, "model"))
+        return Usage(units, model=text(result, "model"), unpriced=tuple(counts.wrong))
     images = get(result, "data")
     return Usage({"images": len(images)}) if images else _UNSTATED
 
 
 def _audio_usage(result: Any) -> Usage:
     usage = get(result, "usage")
-    if usage is not None and (units := _token_units(usage)):
-        return Usage(units)
+    if usage is not None and (counts := _counts(usage)).units:
+        return Usage(counts.units, unpriced=tuple(counts.wrong))
     seconds = decimal_amount(get(usage, "seconds")) or decimal_amount(get(result, "duration"))
     return (
         Usage({"audio_seconds": seconds, "input_audio_seconds": seconds}) if seconds else _UNSTATED
@@ -329,6 +315,18 @@ def _speech_usage(body: Mapping[str, Any]) -> Usage:
     return Usage({"input_characters": len(spoken)}) if spoken else _UNSTATED
 
 
+_FIELDS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "input_tokens_details",
+    "output_tokens_details",
+)
+_CHAT_FIELDS: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+)
 _INPUT_DETAILS: Final = (
     ("cached_tokens", "cache_read_tokens"),
     ("cache_write_tokens", "cache_write_tokens"),
@@ -342,19 +340,29 @@ _OUTPUT_DETAILS: Final = (
 )
 
 
-def _put(units: dict[str, int | Decimal], unit: str, value: object) -> None:
-    amount = count(value)
-    if amount is not None:
-        units[unit] = amount
+def _counts(
+    usage: Any, named: tuple[str, str, str, str] = _FIELDS, *, output_due: bool = True
+) -> Counts:
+    """The tokens that `usage` states; without units where neither input nor output is an amount."""
+    stated, counts = fields(usage), Counts()
+    consumed, made, consumed_details, made_details = named
+    counts.add("input_tokens", stated.get(consumed), due=True)
+    counts.add("output_tokens", stated.get(made), due=output_due)
+    if not counts.units:
+        return counts
+    # Transcriptions call it `input_token_details`.
+    details = stated.get(consumed_details) or stated.get("input_token_details")
+    if details is not None:
+        _add_details(counts, details, _INPUT_DETAILS)
+    if (details := stated.get(made_details)) is not None:
+        _add_details(counts, details, _OUTPUT_DETAILS)
+    return counts
 
 
-def _put_details(
-    units: dict[str, int | Decimal], stated: Mapping[str, Any], names_: Iterable[tuple[str, str]]
-) -> None:
-    for name, unit in names_:
-        value = stated.get(name)
-        if value and (amount := count(value)):
-            units[unit] = amount
+def _add_details(counts: Counts, details: Any, units: Iterable[tuple[str, str]]) -> None:
+    stated = fields(details)
+    for name, unit in units:
+        counts.add(unit, stated.get(name))
 
 
 def _context(service_tier: object) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from opentelemetry.util.types import AttributeValue
 
-from spanledger.api.values import EMPTY, Usage
+from spanledger.api.values import EMPTY, Usage, count
 
 
 class Request(NamedTuple):
@@ -55,3 +55,27 @@ class Reading(NamedTuple):
 
 
 NOTHING_READ: Final = Reading(None)
+
+
+class Counts:
+    """What a result states of its usage, amount by amount.
+
+    units: what is an amount, for `Usage.units`.
+    wrong: what is none, or is not there and ought to be, for `Usage.unpriced`.
+    """
+
+    __slots__ = ("units", "wrong")
+
+    def __init__(self) -> None:
+        self.units: dict[str, int] = {}
+        self.wrong: list[str] = []
+
+    def add(self, unit: str, stated: object, *, due: bool = False) -> None:
+        """Add what is `stated` of `unit`. due: a result of this kind has to state it."""
+        if stated is None:
+            if due:
+                self.wrong.append(f"missing:{unit}")
+        elif (amount := count(stated)) is None:
+            self.wrong.append(f"invalid:{unit}")
+        elif amount or due:
+            self.units[unit] = amount

@@ -241,4 +241,4 @@ def _certainty(usage: Usage) -> CostStatus:
 
 
 def _unpriced(usage: Usage) -> tuple[str, ...]:
-    return tuple(f"unpriced:{name}" for name in usage.unpriced)
+    return tuple(name if ":" in name else f"unpriced:{name}" for name in usage.unpriced)
