@@ -205,6 +205,66 @@ def test_a_stream_ended_early_is_one_estimated_charge(
     books.span()
 
 
+def growing(choices: int = 1, breaks_after: int | None = None) -> Endpoint:
+    """A provider that repeats what was used by now on every chunk, and adds no chunk at the end."""
+    said = chunks(10, usage=None)
+    told = [
+        {
+            **chunk,
+            "choices": [{**chunk["choices"][0], "index": index}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 1 + number * choices + index},
+        }
+        for number, chunk in enumerate(said)
+        for index in range(choices)
+    ]
+    headers = {"content-type": "text/event-stream"}
+    return Endpoint(
+        lambda _: httpx2.Response(200, headers=headers, stream=Pieces(sse(told), breaks_after))
+    )
+
+
+@pytest.mark.parametrize(
+    ("choices", "read", "status"),
+    [
+        (1, 2, "estimated"),
+        (1, 9, "estimated"),
+        (1, 10, "exact"),
+        (2, 19, "estimated"),
+        (2, 20, "exact"),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_usage_that_grows_is_exact_when_every_choice_is_over(
+    books: Books, choices: int, read: int, status: str, asynchronous: bool
+) -> None:
+    if asynchronous:
+        client = growing(choices).client(openai.AsyncOpenAI)
+        stream = await client.chat.completions.create(**STREAM, n=choices)
+        for _ in range(read):
+            await anext(stream)
+        await stream.close()
+    else:
+        stream = growing(choices).client().chat.completions.create(**STREAM, n=choices)
+        for _ in range(read):
+            next(stream)
+        stream.close()
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == (status, 100 * 150 + read * 600)
+    assert row.output_tokens == read
+
+
+def test_usage_that_grows_is_exact_at_the_streams_end(books: Books) -> None:
+    assert len(list(growing().client().chat.completions.create(**STREAM))) == 10
+    assert (books.row().cost_status, books.row().nano_usd) == ("exact", 100 * 150 + 10 * 600)
+
+
+def test_usage_that_grows_is_estimated_where_the_stream_breaks(books: Books) -> None:
+    with pytest.raises(openai.APIConnectionError):
+        list(growing(breaks_after=4).client().chat.completions.create(**STREAM))
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", 100 * 150 + 4 * 600)
+
+
 def test_a_dropped_unread_stream_is_one_estimated_charge(books: Books) -> None:
     drop_unread(streaming().client().chat.completions.create(**STREAM))
     books.collect()

@@ -141,7 +141,7 @@ class _OpenAI:
 class _ChatStream:
     """Chat chunks: the last one, or one without choices, carries the usage."""
 
-    __slots__ = ("_asked", "_chunks", "_last", "_request", "_stated", "complete")
+    __slots__ = ("_asked", "_chunks", "_finished", "_last", "_request", "_stated", "complete")
 
     def __init__(self, request: Request, *, asked: bool) -> None:
         self.complete = False
@@ -150,6 +150,7 @@ class _ChatStream:
         self._chunks = 0
         self._last: Any = None
         self._stated: Any = None
+        self._finished: dict[Any, bool] = {}
 
     def observe(self, chunk: Any) -> bool:
         self._chunks += 1
@@ -157,14 +158,21 @@ class _ChatStream:
         if get(chunk, "usage") is None:
             return True
         self._stated = chunk
-        if get(chunk, "choices"):  # some providers repeat a growing usage on every chunk
-            return True
-        self.complete = True
-        return not self._asked
+        choices = get(chunk, "choices")
+        if not choices:
+            self.complete = True
+            return not self._asked
+        # Some providers repeat a growing usage on every chunk: it is all when every choice is over.
+        for choice in choices:
+            self._finished[get(choice, "index")] = get(choice, "finish_reason") is not None
+        return True
 
     def reading(self) -> Reading:
         if self._stated is not None:
-            return _read_completion(self._stated, self._request)
+            reading = _read_completion(self._stated, self._request)
+            if self.complete or all(self._finished.values()) or reading.usage is None:
+                return reading
+            return reading._replace(usage=reading.usage._replace(estimated=True))
         if self._last is None:
             return Reading(None)
         # A provider sends about one token a chunk; the input is estimated by the gate's rule, bytes
@@ -290,9 +298,7 @@ def _image_usage(result: Any) -> Usage:
     if usage is not None and (counts := _counts(usage)).units:
         units = counts.units
         if "output_image_tokens" not in units and "output_tokens" in units:
-            units["output_image_tokens"] = units[
-                "output_tokens"
-            ]  # without details all of it is image
+            units["output_image_tokens"] = units["output_tokens"]  # without details: all of it
         return Usage(units, model=text(result, "model"), unpriced=tuple(counts.wrong))
     images = get(result, "data")
     return Usage({"images": len(images)}) if images else _UNSTATED
