@@ -416,6 +416,28 @@ def test_usage_that_is_not_what_it_should_be_loses_no_call(
     books.span()
 
 
+def test_long_names_do_not_make_long_attributes(books: Books) -> None:
+    """The books keep them whole."""
+    unpriced = tuple(f"thing-{number}" for number in range(999))
+    function = metered(
+        provider="p" * 9999,
+        operation="o" * 9999,
+        usage=lambda _: Usage(reported_cost=Decimal("0.01"), unpriced=unpriced),
+    )(plain)
+    other = metered(
+        provider="geocoder", operation="geocode", usage=lambda _: Usage(unpriced=unpriced)
+    )
+    function()
+    other(plain)()
+    for span in books.spans():
+        assert len(span.name) <= 256
+        assert span.attributes is not None
+        for name, value in span.attributes.items():
+            assert len(str(value)) <= 256, name
+    (reason,) = filter(None, (row.unpriced_reason for row in books.rows()))
+    assert len(reason) > 9999
+
+
 # -- errors of HTTP clients that say whether a call is billed --------------------------------------
 
 

@@ -703,8 +703,9 @@ def test_a_span_processor_of_the_users_that_raises(
     assert len(caplog.records) == 1
 
 
-def test_long_words_of_a_provider_do_not_make_long_attributes(books: Books) -> None:
-    body = chat(model="m" * 9999, id="i" * 9999, service_tier="s" * 9999)
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "m" * 9999])
+def test_long_words_of_a_provider_do_not_make_long_attributes(books: Books, model: str) -> None:
+    body = chat(model=model, id="i" * 9999, service_tier="s" * 9999)
     body["choices"][0]["finish_reason"] = "f" * 9999
     answering(body).client().chat.completions.create(messages=MESSAGES, model="r" * 9999)
     span = books.span()

@@ -162,6 +162,14 @@ def test_an_unknown_cost_is_an_unpriced_call_and_no_zero(meter: Meter) -> None:
     assert collected[names.METRIC_UNPRICED] == [({**ACME, "reason": "unknown_model"}, 1)]
 
 
+def test_long_words_of_a_provider_do_not_make_long_labels(meter: Meter) -> None:
+    reason = "unpriced:service_tier=" + "s" * 9999
+    meter.metrics([entry(None, status="unknown", reason=reason, model="m" * 9999)])
+    for name, found in meter.collect().items():
+        for attributes, _ in found:
+            assert max(map(len, attributes.values())) <= 256, name
+
+
 def test_estimated_cost_is_part_of_the_cost(meter: Meter) -> None:
     meter.metrics([entry(100), entry(20, status="estimated"), entry(3, status="partial")])
     collected = meter.collect()

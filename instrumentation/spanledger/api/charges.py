@@ -3,7 +3,7 @@
 from opentelemetry.util.types import AttributeValue
 
 from spanledger.api import names
-from spanledger.api.values import Charge
+from spanledger.api.values import LONGEST, Charge
 
 
 def add_charge(attributes: dict[str, AttributeValue], charge: Charge) -> None:
@@ -16,9 +16,9 @@ def add_charge(attributes: dict[str, AttributeValue], charge: Charge) -> None:
     if charge.source is not None:
         attributes[names.COST_SOURCE] = charge.source
     if charge.price_version is not None:
-        attributes[names.PRICE_VERSION] = charge.price_version
+        attributes[names.PRICE_VERSION] = charge.price_version[:LONGEST]
     if charge.reason is not None:
-        attributes[names.UNPRICED_REASON] = charge.reason
+        attributes[names.UNPRICED_REASON] = charge.reason[:LONGEST]
     if charge.credits is not None:
         attributes[names.CREDITS] = float(charge.credits)
     if charge.tier is not None:

@@ -17,6 +17,9 @@ Tier = Literal["ok", "warning", "critical", "hard"]
 NANO: Final = 1_000_000_000
 """Nano-USD in one USD."""
 
+LONGEST: Final = 256
+"""Characters of what a provider or a user names, in a span attribute or a metric label."""
+
 EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
 
 # A provider's number above this is a fault of the provider's, not usage: 10^12 tokens cost more

@@ -26,6 +26,7 @@ from spanledger.api.errors import BudgetError, BudgetThrottled
 from spanledger.api.gate import Decision, Permit, Wait, gate
 from spanledger.api.guard import swallow
 from spanledger.api.values import (
+    LONGEST,
     Charge,
     Ending,
     ModelSwap,
@@ -35,7 +36,6 @@ from spanledger.api.values import (
 )
 from spanledger.instrumentation.request import NOTHING_READ, Reading, Request
 from spanledger.instrumentation.spans import (
-    LONGEST,
     RiddenSpan,
     add_usage,
     attribution_attributes,

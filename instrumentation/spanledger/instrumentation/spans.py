@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
 from spanledger.api import names
-from spanledger.api.values import Attribution, Usage
+from spanledger.api.values import LONGEST, Attribution, Usage
 from spanledger.instrumentation.request import Request
 
 _tracer: Tracer = trace.get_tracer(names.SCOPE_INSTRUMENTATION)
@@ -17,7 +17,6 @@ _tracer: Tracer = trace.get_tracer(names.SCOPE_INSTRUMENTATION)
 # Operations of a model; a foreign span with one of these is a span of the call itself, not of
 # something around it.
 MODEL_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
-LONGEST: Final = 256  # characters of what a provider or a user names, on a span
 _UNIT_ATTRIBUTES: Final = {
     "input_tokens": names.INPUT_TOKENS,
     "output_tokens": names.OUTPUT_TOKENS,
@@ -94,20 +93,20 @@ def add_usage(attributes: dict[str, AttributeValue], usage: Usage) -> None:
 
 def start_span(request: Request, attribution: Attribution, started_ns: int | None = None) -> Span:
     """The span of a call that begins."""
+    name = request.operation[:LONGEST]
     attributes: dict[str, AttributeValue] = {
-        names.OPERATION: request.operation,
-        names.PROVIDER: request.provider,
+        names.OPERATION: name,
+        names.PROVIDER: request.provider[:LONGEST],
         names.ACCOUNTED: True,
         **request.attributes,
         **attribution_attributes(attribution),
     }
-    name = request.operation
     if request.model:
         model = request.model[:LONGEST]
         attributes[names.REQUEST_MODEL] = model
         name = f"{name} {model}"
     if request.server_address:
-        attributes[names.SERVER_ADDRESS] = request.server_address
+        attributes[names.SERVER_ADDRESS] = request.server_address[:LONGEST]
     if request.server_port:
         attributes[names.SERVER_PORT] = request.server_port
     if request.stream:

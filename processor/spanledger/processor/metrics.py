@@ -22,7 +22,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Obs
 
 from spanledger.api import names
 from spanledger.api.guard import internal_errors, swallow
-from spanledger.api.values import Attribution, Tier
+from spanledger.api.values import LONGEST, Attribution, Tier
 from spanledger.ledger.entry import Entry
 from spanledger.processor.exemplars import Dearest, trace_of
 from spanledger.processor.exits import at_child_exit, flush_providers
@@ -93,10 +93,11 @@ class _State:
         call, usage, ending, charge, job = entry
         who = call.attribution
         tenant = self.tenants.label(who.tenant, charge.nano_usd or 0)
-        model = usage.model or call.model or ""
-        key = (call.provider, model, call.operation, tenant, who.feature or "")
+        model = (usage.model or call.model or "")[:LONGEST]
+        provider, operation = call.provider[:LONGEST], call.operation[:LONGEST]
+        key = (provider, model, operation, tenant, who.feature or "")
         if charge.nano_usd is None:
-            self.unpriced.add((*key, charge.reason or "unknown"), 1)
+            self.unpriced.add((*key, (charge.reason or "unknown")[:LONGEST]), 1)
         else:
             taken = self.cost.add(key, charge.nano_usd)
             self.dearest.note(taken, charge.nano_usd, ending)
