@@ -174,6 +174,72 @@ def test_searches_are_charged_and_other_billed_tools_make_it_partial(books: Book
     ]
 
 
+SEARCH_NANO_USD = 100 * 2500 + 10 * 10_000  # gpt-4o-search-preview: 2.50 in, 10.00 out
+SEARCH_USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "nano_usd", "status"),
+    [
+        ("gpt-4o-search-preview", {}, SEARCH_NANO_USD, "partial"),
+        (
+            "gpt-4o-search-preview-2025-03-11",
+            {"web_search_options": {}},
+            SEARCH_NANO_USD,
+            "partial",
+        ),
+        ("gpt-5-search-api", {}, 100 * 1250 + 10 * 10_000, "partial"),
+        # Whatever else is let search: the list has a price of its searches, 10 USD a thousand.
+        ("gpt-5", {"web_search_options": {}}, 100 * 1250 + 10 * 10_000 + 10_000_000, "exact"),
+        ("gpt-4o", {}, SEARCH_NANO_USD, "exact"),
+    ],
+)
+def test_a_chat_that_searches_is_not_its_tokens_alone(
+    books: Books, model: str, arguments: dict[str, Any], nano_usd: int, status: str
+) -> None:
+    client = answering(chat(SEARCH_USAGE, model=model)).client()
+    client.chat.completions.create(messages=MESSAGES, model=model, **arguments)
+    row = books.row()
+    assert (row.nano_usd, row.cost_status) == (nano_usd, status)
+    assert row.unpriced_reason == ("unpriced:web_searches" if status == "partial" else None)
+
+
+def test_an_override_prices_the_search_of_a_chat(make_books: Callable[..., Books]) -> None:
+    prices = {"web_searches_kcount": 25}
+    override = {"provider": "openai", "model": "gpt-4o-search-preview", "prices": prices}
+    books = make_books({"prices": {"override": [override]}})
+    client = answering(chat(SEARCH_USAGE, model="gpt-4o-search-preview")).client()
+    client.chat.completions.create(messages=MESSAGES, model="gpt-4o-search-preview")
+    row = books.row()
+    assert (row.nano_usd, row.cost_status) == (SEARCH_NANO_USD + 25_000_000, "exact")
+
+
+def test_a_provider_whose_searches_are_in_its_price_for_each_call(books: Books) -> None:
+    # Perplexity's sonar: 1.00 in and out, and 12 USD for a thousand calls.
+    client = answering(chat(SEARCH_USAGE, model="sonar")).client(
+        base_url="https://api.perplexity.ai"
+    )
+    client.chat.completions.create(messages=MESSAGES, model="sonar", web_search_options={})
+    row = books.row()
+    assert (row.nano_usd, row.cost_status) == (110 * 1000 + 12_000_000, "exact")
+
+
+@pytest.mark.parametrize("read", [1, 3])
+def test_a_stream_that_searches_is_not_its_tokens_alone(books: Books, read: int) -> None:
+    endpoint = streaming(model="gpt-4o-search-preview")
+    arguments: Any = {**STREAM, "model": "gpt-4o-search-preview"}
+    stream = endpoint.client().chat.completions.create(**arguments)
+    assert [next(stream) for _ in range(read)]
+    list(stream) if read == 3 else stream.close()
+    row = books.row()
+    # Broken off: 50 bytes asked are 12 tokens, and a chunk is one.
+    whole = 1000 * 2500 + 200 * 2500 + 150 * 10_000
+    assert (row.nano_usd, row.cost_status) == (
+        (whole, "partial") if read == 3 else (12 * 2500 + 10_000, "estimated")
+    )
+    assert row.unpriced_reason == "unpriced:web_searches"
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -57,6 +57,12 @@ _TEXT_DELTAS: Final = frozenset(
 )
 
 
+_CHATS: Final = ("chat", "search")
+# They search the web once before each answer, and bill that besides the tokens; no usage states it.
+# https://platform.openai.com/docs/guides/tools-web-search?api-mode=chat
+_SEARCH_MODELS: Final = ("-search-preview", "-search-api")
+
+
 class _OpenAI:
     module = "openai"
     requirement = "openai >= 3.0, < 4"
@@ -80,6 +86,8 @@ class _OpenAI:
             or body.get("max_output_tokens")
             or body.get("max_tokens")
         )
+        if shape == "chat" and _searches(body, model, host.provider):
+            shape = "search"
         attributes: dict[str, AttributeValue] = {}
         temperature = body.get("temperature")
         if type(temperature) in (float, int):
@@ -103,7 +111,7 @@ class _OpenAI:
     def prepare(self, options: Any, request: Request) -> tuple[Any, bool]:
         """Ask for the usage of a chat stream."""
         body = options.json_data
-        if request.shape != "chat":
+        if request.shape not in _CHATS:
             return options, False
         wanted = body.get("stream_options")
         wanted = wanted if isinstance(wanted, Mapping) else {}
@@ -140,8 +148,19 @@ class _OpenAI:
 
     def stream_reader(self, request: Request, *, asked: bool) -> "_ChatStream | _EventStream":
         return (
-            _ChatStream(request, asked=asked) if request.shape == "chat" else _EventStream(request)
+            _ChatStream(request, asked=asked) if request.shape in _CHATS else _EventStream(request)
         )
+
+
+def _searches(body: Mapping[str, Any], model: object, provider: str) -> bool:
+    """Whether a chat is one with a web search that nothing states. Other providers' is in what
+    they state, or in a price for each call.
+    """
+    if provider not in ("openai", "azure.ai.openai"):
+        return False
+    return body.get("web_search_options") is not None or any(
+        name in str(model) for name in _SEARCH_MODELS
+    )
 
 
 class _ChatStream:
@@ -185,6 +204,8 @@ class _ChatStream:
         # / 4.
         sizes = self._request.input_bytes
         units = {"input_tokens": sizes() // 4 if sizes else 0, "output_tokens": self._chunks}
+        if self._request.shape == "search":
+            units["web_searches"] = 1
         return Reading(
             Usage(units, model=text(self._last, "model"), estimated=True), text(self._last, "id")
         )

@@ -39,6 +39,8 @@ def _completion_usage(usage: Any, result: Any, request: Request) -> Usage | None
     counts = _counts(usage, _CHAT_FIELDS, output_due=request.operation != "embeddings")
     if not counts.units:
         return None
+    if request.shape == "search":
+        counts.add("web_searches", 1)
     # OpenRouter states what it charges in USD: https://openrouter.ai/docs/use-cases/usage-accounting
     cost = decimal_amount(get(usage, "cost")) if request.provider == "openrouter" else None
     return Usage(
