@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import io
-import time
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from types import MappingProxyType
@@ -235,19 +234,27 @@ def endpoint_for(body: Any) -> Endpoint:
     return answering(body)
 
 
+def outcome(result: Any) -> Any:
+    """The end of a call of a synchronous or an asynchronous client."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
+
+
 def call(client: Any, method: str, arguments: dict[str, Any]) -> Any:
     """Call a method of a synchronous or an asynchronous client."""
-    result = attrgetter(method)(client)(**arguments)
-    if inspect.isawaitable(result):
-
-        async def wait() -> Any:
-            return await result
-
-        return asyncio.run(wait())
-    return result
+    return outcome(attrgetter(method)(client)(**arguments))
 
 
-@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+KINDS = pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+AZURE = pytest.mark.parametrize("kind", [openai.AzureOpenAI, openai.AsyncAzureOpenAI])
+
+
+@KINDS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_call_is_one_charge_to_the_nano_dollar(books: Books, case: Case, kind: type) -> None:
     client = endpoint_for(case.body).client(kind)
@@ -282,16 +289,10 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+@KINDS
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_make_a_chat_call_is_one_charge(books: Books, way: str, kind: type) -> None:
-    result = WAYS[way](answering(chat()).client(kind))
-    if inspect.isawaitable(result):
-
-        async def wait() -> Any:
-            return await result
-
-        result = asyncio.run(wait())
+    outcome(WAYS[way](answering(chat()).client(kind)))
     assert (books.row().nano_usd, books.row().model_requested) == (CHAT_NANO_USD, "gpt-4o-mini")
     books.span()
 
@@ -314,12 +315,12 @@ def test_module_level_client(books: Books, monkeypatch: pytest.MonkeyPatch) -> N
     assert books.row().nano_usd == CHAT_NANO_USD
 
 
-def test_azure_prices_the_model_that_answered(books: Books) -> None:
-    endpoint = answering(chat())
-    client = endpoint.client(
-        openai.AzureOpenAI, azure_endpoint="https://acme.openai.azure.com", api_version="2024-10-21"
+@AZURE
+def test_azure_prices_the_model_that_answered(books: Books, kind: type) -> None:
+    client = answering(chat()).client(
+        kind, azure_endpoint="https://acme.openai.azure.com", api_version="2024-10-21"
     )
-    client.chat.completions.create(messages=MESSAGES, model="our-deployment")
+    call(client, "chat.completions.create", {"messages": MESSAGES, "model": "our-deployment"})
     row = books.row()
     assert (row.provider, row.model_requested, row.model) == (
         "azure.ai.openai",
@@ -329,22 +330,27 @@ def test_azure_prices_the_model_that_answered(books: Books) -> None:
     assert row.nano_usd == CHAT_NANO_USD  # Azure's list price of gpt-4o-mini is OpenAI's
 
 
-def test_azure_deployment_in_the_base_url(books: Books) -> None:
+@AZURE
+def test_azure_deployment_in_the_base_url(books: Books, kind: type) -> None:
     client = answering(chat()).client(
-        openai.AzureOpenAI,
+        kind,
         azure_endpoint="https://acme.openai.azure.com",
         api_version="2024-10-21",
         azure_deployment="our-deployment",
     )
-    client.chat.completions.create(messages=MESSAGES, model="ignored")
-    assert books.row().model_requested == "our-deployment"
+    call(client, "chat.completions.create", {"messages": MESSAGES, "model": "ignored"})
+    row = books.row()
+    assert (row.provider, row.model_requested) == ("azure.ai.openai", "our-deployment")
+    assert row.nano_usd == CHAT_NANO_USD
 
 
-def test_another_base_url_is_another_provider(books: Books) -> None:
+@KINDS
+def test_another_base_url_is_another_provider(books: Books, kind: type) -> None:
     # Groq: 0.59 in, 0.79 out.
     body = chat(usage(100, 10), model="llama-3.3-70b-versatile")
-    client = answering(body).client(base_url="https://api.groq.com/openai/v1")
-    client.chat.completions.create(messages=MESSAGES, model="llama-3.3-70b-versatile")
+    client = answering(body).client(kind, base_url="https://api.groq.com/openai/v1")
+    arguments = {"messages": MESSAGES, "model": "llama-3.3-70b-versatile"}
+    call(client, "chat.completions.create", arguments)
     assert (books.row().provider, books.row().nano_usd) == ("groq", 100 * 590 + 10 * 790)
 
 
@@ -359,23 +365,34 @@ def test_openrouter_states_the_cost_itself(books: Books) -> None:
 # -- errors ------------------------------------------------------------------------------------------------
 
 
-def test_two_retries_then_success_are_one_call(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    answers = iter([httpx2.Response(500), httpx2.Response(429), httpx2.Response(200, json=chat())])
+# What is known of a call without an answer: 27 bytes of messages, 12 of the model and one of each
+# other argument are 10 tokens in; out is what it allows, else 1,024.
+ASKED_NANO_USD = 10 * 150
+AT_ONCE = {"retry-after-ms": "1"}
+
+
+@KINDS
+def test_two_retries_then_success_are_one_call(books: Books, kind: type) -> None:
+    answers = iter(
+        [
+            httpx2.Response(500, headers=AT_ONCE),
+            httpx2.Response(429, headers=AT_ONCE),
+            httpx2.Response(200, json=chat()),
+        ]
+    )
     endpoint = Endpoint(lambda _: next(answers))
-    endpoint.client(max_retries=2).chat.completions.create(**CHAT)
+    call(endpoint.client(kind, max_retries=2), "chat.completions.create", CHAT)
     assert len(endpoint.requests) == 3
-    assert books.row().nano_usd == CHAT_NANO_USD
+    assert (books.row().nano_usd, books.row().cost_status) == (CHAT_NANO_USD, "exact")
     books.span()
 
 
-def test_429_to_the_end_costs_nothing(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    client = answering({"error": {"message": "slow down, sk-secret"}}, 429).client(max_retries=2)
+@KINDS
+def test_429_to_the_end_costs_nothing(books: Books, kind: type) -> None:
+    endpoint = answering({"error": {"message": "slow down, sk-secret"}}, 429, **AT_ONCE)
     with pytest.raises(openai.RateLimitError, match="slow down"):
-        client.chat.completions.create(**CHAT)
+        call(endpoint.client(kind, max_retries=2), "chat.completions.create", CHAT)
+    assert len(endpoint.requests) == 3
     row = books.row()
     assert (row.nano_usd, row.outcome, row.error_type, row.cost_status) == (
         0,
@@ -396,20 +413,43 @@ def _raising(error: Exception) -> Endpoint:
     return Endpoint(answer)
 
 
-def test_a_timeout_may_be_billed(books: Books) -> None:
-    client = _raising(httpx2.ReadTimeout("late")).client()
+@KINDS
+@pytest.mark.parametrize(("limit", "output"), [({"max_tokens": 100}, 100), ({}, 1024)])
+def test_a_timeout_may_be_billed(
+    books: Books, kind: type, limit: dict[str, int], output: int
+) -> None:
+    client = _raising(httpx2.ReadTimeout("late")).client(kind)
     with pytest.raises(openai.APITimeoutError):
-        client.chat.completions.create(**CHAT, max_tokens=100)
+        call(client, "chat.completions.create", {**CHAT, **limit})
     row = books.row()
-    assert (row.outcome, row.cost_status, row.output_tokens) == ("error", "estimated", 100)
-    assert row.nano_usd is not None
-    assert row.nano_usd >= 100 * 600
+    assert (row.outcome, row.cost_status, row.output_tokens) == ("error", "estimated", output)
+    assert row.nano_usd == ASKED_NANO_USD + output * 600
+    books.span()
 
 
-def test_a_refused_connection_costs_nothing(books: Books) -> None:
-    client = _raising(httpx2.ConnectError("refused")).client()
+@KINDS
+def test_an_answer_that_breaks_may_be_billed(books: Books, kind: type) -> None:
+    client = _raising(httpx2.RemoteProtocolError("peer closed connection")).client(kind)
     with pytest.raises(openai.APIConnectionError):
-        client.chat.completions.create(**CHAT)
+        call(client, "chat.completions.create", {**CHAT, "max_tokens": 100})
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", ASKED_NANO_USD + 100 * 600)
+
+
+@KINDS
+def test_a_500_to_the_end_may_be_billed(books: Books, kind: type) -> None:
+    client = answering({"error": {"message": "oops"}}, 500, **AT_ONCE).client(kind, max_retries=2)
+    with pytest.raises(openai.InternalServerError):
+        call(client, "chat.completions.create", {**CHAT, "max_tokens": 100})
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", ASKED_NANO_USD + 100 * 600)
+
+
+@KINDS
+def test_a_refused_connection_costs_nothing(books: Books, kind: type) -> None:
+    client = _raising(httpx2.ConnectError("refused")).client(kind)
+    with pytest.raises(openai.APIConnectionError):
+        call(client, "chat.completions.create", CHAT)
     assert (books.row().nano_usd, books.row().cost_status) == (0, "exact")
 
 
@@ -434,13 +474,15 @@ def test_a_cancelled_call_may_be_billed(books: Books) -> None:
         "CancelledError",
         "estimated",
     )
+    assert row.nano_usd == ASKED_NANO_USD + 100 * 600
     books.span()
 
 
 def test_html_with_a_200_is_estimated_and_arrives_unchanged(books: Books) -> None:
     endpoint = Endpoint(lambda _: httpx2.Response(200, html="<h1>gateway</h1>"))
     assert "gateway" in endpoint.client().chat.completions.create(**CHAT)
-    assert books.row().cost_status == "estimated"
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", ASKED_NANO_USD + 1024 * 600)
 
 
 def test_an_unknown_model_has_no_cost(books: Books) -> None:

@@ -24,6 +24,12 @@ from openai_endpoint import (
 CHAT = {"messages": MESSAGES, "model": "gpt-4o-mini"}
 STREAM = {**CHAT, "stream": True}
 ASKED = {**STREAM, "stream_options": {"include_usage": True}}
+RESPONSE_NANO_USD = 300 * 1250 + 100 * 125 + 90 * 10000  # gpt-5: 1.25 in, 0.125 cached, 10.00 out
+
+
+def broken_off(tokens: int) -> int:
+    """What is booked of a chat stream that ended early: 40 bytes asked, and a token a chunk."""
+    return 10 * 150 + tokens * 600
 
 
 def responses_stream() -> Endpoint:
@@ -129,7 +135,7 @@ def test_lines_read_past_the_sdk_are_not_added_to(books: Books) -> None:
         lines = [line for line in answer.iter_lines() if line]
     assert len(lines) == 4  # three chunks and [DONE]
     assert "stream_options" not in endpoint.body
-    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 3)
+    assert (books.row().cost_status, books.row().nano_usd) == ("estimated", broken_off(3))
 
 
 def test_lines_read_past_the_sdk_state_usage_where_it_was_asked_for(books: Books) -> None:
@@ -162,13 +168,63 @@ def test_responses_stream(books: Books) -> None:
         responses_stream().client().responses.create(input="x", model="gpt-5", stream=True)
     )
     assert events[-1].type == "response.completed"
-    assert books.row().nano_usd == 300 * 1250 + 100 * 125 + 90 * 10000
+    assert books.row().nano_usd == RESPONSE_NANO_USD
 
 
 def test_responses_stream_helper(books: Books) -> None:
     with responses_stream().client().responses.stream(input="x", model="gpt-5") as stream:
         assert list(stream)
-    assert books.row().nano_usd == 300 * 1250 + 100 * 125 + 90 * 10000
+    assert books.row().nano_usd == RESPONSE_NANO_USD
+
+
+async def test_responses_stream_async(books: Books) -> None:
+    client = responses_stream().client(openai.AsyncOpenAI)
+    stream = await client.responses.create(input="x", model="gpt-5", stream=True)
+    assert [event.type async for event in stream][-1] == "response.completed"
+    assert (books.row().nano_usd, books.row().cost_status) == (RESPONSE_NANO_USD, "exact")
+    books.span()
+
+
+async def test_responses_stream_helper_async(books: Books) -> None:
+    client = responses_stream().client(openai.AsyncOpenAI)
+    async with client.responses.stream(input="x", model="gpt-5") as stream:
+        assert [event async for event in stream]
+        assert (await stream.get_final_response()).id == "resp_1"
+    assert (books.row().nano_usd, books.row().cost_status) == (RESPONSE_NANO_USD, "exact")
+    books.span()
+
+
+@pytest.mark.parametrize("helper", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_responses_stream_left_early_is_one_estimated_charge(
+    books: Books, helper: bool, asynchronous: bool
+) -> None:
+    client = responses_stream().client(openai.AsyncOpenAI if asynchronous else openai.OpenAI)
+    arguments: Any = {"input": "x" * 38, "model": "gpt-5"}  # 46 bytes with `stream`: 11 tokens
+
+    def said(event: Any) -> bool:
+        return event.type == "response.output_text.delta"
+
+    if asynchronous:
+        if helper:
+            async with client.responses.stream(**arguments) as stream:
+                async for event in stream:
+                    if said(event):
+                        break
+        else:
+            async with await client.responses.create(**arguments, stream=True) as stream:
+                async for event in stream:
+                    if said(event):
+                        break
+    elif helper:
+        with client.responses.stream(**arguments) as stream:
+            assert next(event for event in stream if said(event))
+    else:
+        with client.responses.create(**arguments, stream=True) as stream:
+            assert next(event for event in stream if said(event))
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", 11 * 1250 + 10_000)
+    books.span()
 
 
 # -- ended early ---------------------------------------------------------------------------------------------
@@ -201,7 +257,7 @@ def test_a_stream_ended_early_is_one_estimated_charge(
     books.collect()
     row = books.row()
     assert (row.cost_status, row.outcome, row.output_tokens) == ("estimated", "ok", 1)
-    assert row.input_tokens
+    assert row.nano_usd == broken_off(1)
     books.span()
 
 
@@ -268,7 +324,8 @@ def test_usage_that_grows_is_estimated_where_the_stream_breaks(books: Books) -> 
 def test_a_dropped_unread_stream_is_one_estimated_charge(books: Books) -> None:
     drop_unread(streaming().client().chat.completions.create(**STREAM))
     books.collect()
-    assert books.row().cost_status == "estimated"
+    row = books.row()
+    assert (row.cost_status, row.nano_usd) == ("estimated", broken_off(1024))  # all it may say
 
 
 @pytest.mark.parametrize("how", ["close", "aclose", "drop"])
@@ -283,7 +340,7 @@ async def test_an_async_stream_ended_early_is_one_estimated_charge(books: Books,
     else:
         await getattr(stream, how)()
     books.collect()
-    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 1)
+    assert (books.row().cost_status, books.row().nano_usd) == ("estimated", broken_off(1))
     books.span()
 
 
@@ -295,7 +352,7 @@ def test_a_whole_body_from_a_transport_that_streams_nothing(books: Books) -> Non
     stream = endpoint.client().chat.completions.create(**STREAM)
     next(stream)
     stream.close()
-    assert (books.row().cost_status, books.row().output_tokens) == ("estimated", 1)
+    assert (books.row().cost_status, books.row().nano_usd) == ("estimated", broken_off(1))
 
 
 def test_a_raw_response_can_still_be_pickled(books: Books) -> None:
@@ -305,7 +362,7 @@ def test_a_raw_response_can_still_be_pickled(books: Books) -> None:
     raw = endpoint.client().chat.completions.with_raw_response.create(**STREAM)
     assert pickle.loads(pickle.dumps(raw.http_response)).content == content
     list(raw.parse())
-    assert books.row().cost_status == "estimated"
+    assert (books.row().cost_status, books.row().nano_usd) == ("estimated", broken_off(5))
 
 
 def test_a_stream_that_breaks_is_one_estimated_charge_and_the_users_error(books: Books) -> None:
@@ -313,8 +370,18 @@ def test_a_stream_that_breaks_is_one_estimated_charge_and_the_users_error(books:
     with pytest.raises(openai.APIConnectionError):
         list(stream)
     row = books.row()
-    assert (row.cost_status, row.outcome, row.output_tokens) == ("estimated", "error", 5)
+    assert (row.cost_status, row.outcome, row.nano_usd) == ("estimated", "error", broken_off(5))
     assert row.error_type == "APIConnectionError"
+
+
+async def test_an_async_stream_that_breaks_is_the_same(books: Books) -> None:
+    client = streaming(n=20, breaks_after=5).client(openai.AsyncOpenAI)
+    stream = await client.chat.completions.create(**STREAM)
+    with pytest.raises(openai.APIConnectionError):
+        assert [chunk async for chunk in stream]
+    row = books.row()
+    assert (row.cost_status, row.outcome, row.nano_usd) == ("estimated", "error", broken_off(5))
+    books.span()
 
 
 async def test_a_cancelled_stream_is_one_estimated_charge(books: Books) -> None:
@@ -344,7 +411,7 @@ async def test_a_cancelled_stream_is_one_estimated_charge(books: Books) -> None:
         "error",
         "CancelledError",
     )
-    assert row.output_tokens == 3
+    assert row.nano_usd == broken_off(3)
 
 
 def test_the_consumers_exception_is_not_the_streams(books: Books) -> None:
@@ -352,7 +419,8 @@ def test_the_consumers_exception_is_not_the_streams(books: Books) -> None:
     with pytest.raises(ZeroDivisionError), stream:
         for _ in stream:
             raise ZeroDivisionError
-    assert (books.row().cost_status, books.row().outcome) == ("estimated", "ok")
+    row = books.row()
+    assert (row.cost_status, row.outcome, row.nano_usd) == ("estimated", "ok", broken_off(1))
 
 
 def test_uninstrumented_while_a_stream_is_open(books: Books) -> None:
