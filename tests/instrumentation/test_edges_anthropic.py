@@ -11,9 +11,15 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
-from anthropic_endpoint import CALL, NANO_USD, AnthropicEndpoint, events, message
+from anthropic_endpoint import (
+    CALL,
+    NANO_USD,
+    STATED_NANO_USD,
+    AnthropicEndpoint,
+    events,
+    message,
+)
 from books import Books
-from openai_endpoint import Pieces, sse
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -102,14 +108,18 @@ def test_middleware_sees_the_call_and_the_call_is_one(books: Books) -> None:
     assert len(books.spans()) == 2
 
 
-def test_an_error_event_in_the_middle_is_the_users_error_and_an_estimate(books: Books) -> None:
+@pytest.mark.parametrize("kind", [anthropic.Anthropic, anthropic.AsyncAnthropic])
+async def test_an_error_event_in_the_middle_is_the_users_error_and_an_estimate(
+    books: Books, kind: type
+) -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    pieces = sse([*events()[:4], error], named=True)
-    endpoint = AnthropicEndpoint()
-    headers = {"content-type": "text/event-stream"}
-    endpoint.answer = lambda _: httpx2.Response(200, headers=headers, stream=Pieces(pieces))
+    client = AnthropicEndpoint(said=[*events()[:4], error]).client(kind)
+    stream = client.messages.create(**CALL, stream=True)
     with pytest.raises(anthropic.APIError):
-        list(endpoint.client().messages.create(**CALL, stream=True))
+        if kind is anthropic.Anthropic:
+            list(stream)
+        else:
+            assert [event async for event in await stream]
     row = books.row()
     assert (row.cost_status, row.outcome, row.input_tokens, row.output_tokens) == (
         "estimated",
@@ -117,6 +127,8 @@ def test_an_error_event_in_the_middle_is_the_users_error_and_an_estimate(books: 
         530,
         4,
     )
+    assert row.nano_usd == STATED_NANO_USD + 4 * 15000
+    books.span()
 
 
 def test_lines_read_past_the_sdk(books: Books) -> None:

@@ -241,10 +241,7 @@ def test_a_message_stream_with_a_bad_count_is_partial(books: Books) -> None:
     said = events()
     said[0]["message"]["usage"] = {"input_tokens": 100, "output_tokens": 1}
     said[-2]["usage"] = {"output_tokens": -50}
-    endpoint = AnthropicEndpoint()
-    endpoint.answer = lambda _: httpx2.Response(
-        200, headers=EVENTS, stream=Pieces(sse(said, named=True))
-    )
+    endpoint = AnthropicEndpoint(said=said)
     assert len(list(endpoint.client().messages.create(**CALL, stream=True))) == 8
     assert booked(books) == ("partial", 100 * 3_000, "invalid:output_tokens")
 

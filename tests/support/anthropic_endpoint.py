@@ -27,7 +27,9 @@ USAGE = {
 }
 # claude-sonnet-4-6: 3.00 in, 0.30 cache read, 3.75 and 6.00 cache writes of 5 m and 1 h, 15.00 out
 # USD per million; 10 USD for a thousand searches. In nano-USD:
-NANO_USD = 100 * 3000 + 400 * 300 + 10 * 3750 + 20 * 6000 + 50 * 15000 + 2 * 10_000_000
+STATED_NANO_USD = 100 * 3000 + 400 * 300 + 10 * 3750 + 20 * 6000 + 2 * 10_000_000
+"""What the start of a stream states, without the output."""
+NANO_USD = STATED_NANO_USD + 50 * 15000
 
 
 def message(usage: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -71,18 +73,23 @@ class AnthropicEndpoint(Endpoint):
     """Messages, whole or streamed, and token counts."""
 
     def __init__(
-        self, body: dict[str, Any] | None = None, *, words: int = 3, breaks_after: int | None = None
+        self,
+        body: dict[str, Any] | None = None,
+        *,
+        words: int = 3,
+        said: list[dict[str, Any]] | None = None,
+        breaks_after: int | None = None,
     ) -> None:
         super().__init__(self._answer)
         self._body = message() if body is None else body
-        self._words = words
+        self._said = events(words) if said is None else said
         self._breaks_after = breaks_after
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.path.endswith("count_tokens"):
             return httpx2.Response(200, json={"input_tokens": 5})
         if json.loads(request.content).get("stream") or request.url.path.endswith("-stream"):
-            pieces = sse(events(self._words), named=True)
+            pieces = sse(self._said, named=True)
             headers = {"content-type": "text/event-stream"}
             return httpx2.Response(200, headers=headers, stream=Pieces(pieces, self._breaks_after))
         return httpx2.Response(200, json=self._body)
