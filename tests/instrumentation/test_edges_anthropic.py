@@ -1,7 +1,7 @@
 """Anthropic's SDK where it is unusual: other platforms, middleware, errors inside a stream, old clients.
 
-Bedrock is exercised with a bearer token: AWS signatures and its binary streams need boto3 and botocore,
-which nothing else here does.
+Bedrock is exercised with a bearer token: AWS signatures need boto3, which nothing else here does. For its
+streams see test_bedrock_streams.py.
 """
 
 import copy
