@@ -183,8 +183,24 @@ def test_get_usage_is_free_and_states_the_balance(books: Books, asynchronous: bo
     assert seen == [("scavio", Decimal(4711))] * 2
 
 
-def crawling() -> Callable[[Arrived], Answer]:
-    """A crawl whose credits arrive over three polls; the last two state the same."""
+JOBS: dict[str, tuple[Do, Do, Do, Do]] = {
+    "crawl": (
+        lambda c: c.extract.crawl("https://fish.example"),
+        lambda c: c.extract.crawl("https://fish.example", wait=True, poll_interval=0.01),
+        lambda c: c.extract.crawl_status("job_1"),
+        lambda c: c.extract.cancel_crawl("job_1"),
+    ),
+    "batch": (
+        lambda c: c.extract.batch(["https://fish.example", "https://chips.example"]),
+        lambda c: c.extract.batch(["https://fish.example"], wait=True, poll_interval=0.01),
+        lambda c: c.extract.batch_status("job_1"),
+        lambda c: c.extract.cancel_batch("job_1"),
+    ),
+}
+
+
+def working() -> Callable[[Arrived], Answer]:
+    """A job whose credits arrive over three polls; the last two state the same."""
     used = iter([3, 7, 7, 7, 7])
 
     def answer(arrived: Arrived) -> Answer:
@@ -195,7 +211,7 @@ def crawling() -> Callable[[Arrived], Answer]:
         return 200, {
             "data": {
                 "id": "job_1",
-                "status": status,
+                "status": "cancelled" if arrived.method == "DELETE" else status,
                 "credits_used": now,
                 "results": [],
                 "next_cursor": None,
@@ -206,35 +222,65 @@ def crawling() -> Callable[[Arrived], Answer]:
 
 
 @BOTH
-def test_a_crawl_is_one_call_whose_credits_arrive_while_polling(
-    books: Books, asynchronous: bool
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_job_is_one_call_whose_credits_arrive_while_polling(
+    books: Books, kind: str, asynchronous: bool
 ) -> None:
-    with Loopback(crawling()) as server, attribute(tenant="acme"):
-        exercise(
-            server,
-            lambda c: c.extract.crawl("https://fish.example", wait=True, poll_interval=0.01),
-            asynchronous=asynchronous,
-        )
-    rows = books.rows()
-    assert [(row.credits, row.operation, row.tenant_id) for row in rows] == [
-        (0, "extract.crawl", "acme"),
-        (3, "extract.crawl", "acme"),
-        (4, "extract.crawl", "acme"),
+    _, make_and_wait, _, _ = JOBS[kind]
+    with Loopback(working()) as server, attribute(tenant="acme"):
+        exercise(server, make_and_wait, asynchronous=asynchronous)
+    assert server.requests[0].path.endswith(f"/extract/{kind}")
+    assert [(*money(row)[:3], row.operation, row.tenant_id) for row in books.rows()] == [
+        (0, 0, "exact", f"extract.{kind}", "acme"),
+        (3, 3 * NANO_A_CREDIT, "exact", f"extract.{kind}", "acme"),
+        (4, 4 * NANO_A_CREDIT, "exact", f"extract.{kind}", "acme"),
     ]
     (total,) = books.engine.journal.totals(())
     assert (total.calls, total.nano_usd) == (1, 7 * NANO_A_CREDIT)
     assert len(books.spans()) == 3
 
 
-def test_a_job_is_on_the_account_of_whoever_created_it(books: Books) -> None:
-    with Loopback(crawling()) as server:
+@BOTH
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_job_is_on_the_account_of_whoever_created_it(
+    books: Books, kind: str, asynchronous: bool
+) -> None:
+    make, _, ask, _ = JOBS[kind]
+    with Loopback(working()) as server:
         with attribute(tenant="acme", user="u-1"):
-            exercise(server, lambda c: c.extract.crawl("https://fish.example"), asynchronous=False)
+            exercise(server, make, asynchronous=asynchronous)
         with attribute(tenant="operations"):
             for _ in range(3):
-                exercise(server, lambda c: c.extract.crawl_status("job_1"), asynchronous=False)
+                exercise(server, ask, asynchronous=asynchronous)
     assert {row.tenant_id for row in books.rows()} == {"acme"}
+    assert sum(row.nano_usd or 0 for row in books.rows()) == 7 * NANO_A_CREDIT
     assert sum(row.credits or 0 for row in books.rows()) == 7
+
+
+@BOTH
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_job_that_is_cancelled_has_cost_what_it_used(
+    books: Books, kind: str, asynchronous: bool
+) -> None:
+    make, _, _, cancel = JOBS[kind]
+    with Loopback(working()) as server:
+        for do in (make, cancel):
+            exercise(server, do, asynchronous=asynchronous)
+    assert [row.nano_usd for row in books.rows()] == [0, 3 * NANO_A_CREDIT]
+    (total,) = books.engine.journal.totals(())
+    assert (total.calls, total.nano_usd) == (1, 3 * NANO_A_CREDIT)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_job_that_is_refused_costs_nothing(books: Books, kind: str, asynchronous: bool) -> None:
+    make, _, _, _ = JOBS[kind]
+    with (
+        Loopback(lambda _: (402, {"error": "no credits left"})) as server,
+        pytest.raises(scavio.InsufficientCreditsError),
+    ):
+        exercise(server, make, asynchronous=asynchronous)
+    assert money(books.row()) == (None, 0, "exact", "error")
 
 
 def test_attribution_and_key_stay_off_the_wire_and_the_spans(books: Books) -> None:
