@@ -153,6 +153,20 @@ def test_a_data_call_has_no_bound_but_what_was_seen(make_book: Callable[[str], P
     assert estimates.estimate(unpriced) == 5
 
 
+def test_credits_are_learnt_apart_from_money(estimates: Estimates) -> None:
+    call = PaidCall("serp", "search", None, NOBODY, NOW)
+    assert estimates.credits(call) is None
+    estimates.observe_credits(call, 5)
+    estimates.observe_credits(call, 2)
+    assert estimates.credits(call) == 5  # of a few, the most
+    assert estimates.estimate(call) is None
+    estimates.observe(call, 7)
+    for _ in range(64):
+        estimates.observe_credits(call, 2)
+    assert estimates.credits(call) == 2
+    assert estimates.credits(call._replace(operation="news")) is None
+
+
 def test_the_tenants_own_prices_count(make_book: Callable[[str], PriceBook]) -> None:
     estimates = Estimates(make_book('[[multiplier]]\ntenant = "acme"\nfactor = 2'))
     call = CHAT._replace(attribution=Attribution(tenant="acme"))

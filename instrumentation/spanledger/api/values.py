@@ -91,6 +91,7 @@ class PaidCall(NamedTuple):
     swappable: another model could be asked instead.
     spends: False for a cache hit or the follower of an identical call in flight: nothing is
         reserved for it and it is never refused.
+    credits_unsaid: it may cost credits, and how many is said only afterwards.
     """
 
     provider: str
@@ -104,6 +105,7 @@ class PaidCall(NamedTuple):
     stale_available: bool = False
     swappable: bool = False
     spends: bool = True
+    credits_unsaid: bool = False
 
 
 class Ending(NamedTuple):

@@ -83,6 +83,7 @@ class Call:
             request.max_output_tokens,
             request.known,
             swappable=request.swappable,
+            credits_unsaid=request.credits_unsaid,
         )
         self._permit: Permit | None = None
         self.charge: Charge | None = None

@@ -73,7 +73,11 @@ class metered:  # noqa: N801 - reads as a statement
     ) -> None:
         self._says = Says(cost, credits, usage)
         self._says.check()
-        self._request = Request(provider, operation, model, known=self._says.known())
+        known = self._says.known()
+        # What names a model or a price is paid in USD, as far as is known. Of the rest only the
+        # result can tell, and budgets in credits must ask whether they have any room.
+        unsaid = callable(credits) or (known is None and cost is None and model is None)
+        self._request = Request(provider, operation, model, known=known, credits_unsaid=unsaid)
         self._entered: list[tuple[Block, Context]] = []
 
     # -- decorator

@@ -20,6 +20,7 @@ class Request(NamedTuple):
         (a job's poll) or what is left (a balance): it is not admitted and is no call in the books.
     known: usage that the request itself states: a floor, or all there is to know.
     content: what is asked, as JSON, for the data layer; None where a result is not to be shared.
+    credits_unsaid: it may cost credits, and how many is said only afterwards.
     """
 
     provider: str
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     swappable: bool = False
     known: Usage | None = None
     content: Mapping[str, object] | None = None
+    credits_unsaid: bool = False
 
 
 class Reading(NamedTuple):

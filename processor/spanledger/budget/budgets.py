@@ -16,6 +16,7 @@ from spanledger.budget.events import BudgetEvent, TopSpenders
 from spanledger.budget.holds import (
     UNLIMITED,
     Admission,
+    CreditsEstimate,
     Held,
     Hold,
     Later,
@@ -90,6 +91,7 @@ class Budgets:
         *,
         waited_s: float = 0.0,
         cheaper_estimate: CheaperEstimate | None = None,
+        credits_estimate: CreditsEstimate | None = None,
         nowait: bool = False,
     ) -> Admission | Pause | None:
         """Ask leave for `call`.
@@ -98,6 +100,7 @@ class Budgets:
             waited so far.
         cheaper_estimate: what the call would cost with another model; without it no model is
             swapped.
+        credits_estimate: asked where a budget is in credits.
         nowait: answer None where only the network could tell.
 
         Raises BudgetThrottled and BudgetExceeded.
@@ -107,7 +110,8 @@ class Budgets:
             return UNLIMITED
         now = self._clock()
         tier = self._evaluator.tier(plan, now)
-        ask = _Ask(plan, call, amounts_of(plan, call, estimate_nano), cheaper_estimate, nowait)
+        amounts = amounts_of(plan, call, estimate_nano, credits_estimate)
+        ask = _Ask(plan, call, amounts, cheaper_estimate, credits_estimate, nowait)
         if tier:
             pause = _pause(ask, now, waited_s)
             if pause is not None:
@@ -168,7 +172,8 @@ class Budgets:
         allowed = "cheaper_model" in refusal.window.budget.degrade
         if swap is None or ask.cheaper_estimate is None or not allowed:
             return refusal
-        amounts = amounts_of(ask.plan, ask.call, ask.cheaper_estimate(swap))
+        estimate_nano = ask.cheaper_estimate(swap)
+        amounts = amounts_of(ask.plan, ask.call, estimate_nano, ask.credits_estimate)
         held = self._reserve(ask, amounts, degraded=True)
         if isinstance(held, Refusal):
             return Admission("hard", "stale") if _stale(ask.call, held) else held
@@ -309,6 +314,7 @@ class _Ask(NamedTuple):
     call: PaidCall
     amounts: Amounts
     cheaper_estimate: CheaperEstimate | None
+    credits_estimate: CreditsEstimate | None
     nowait: bool
 
 

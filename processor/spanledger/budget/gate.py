@@ -11,6 +11,7 @@ from spanledger.api.errors import BudgetError
 from spanledger.api.gate import Decision, Permit, Wait, new_charge_id
 from spanledger.api.guard import swallow
 from spanledger.api.values import Attribution, Charge, Ending, ModelSwap, PaidCall, Tier, Usage
+from spanledger.budget.amounts import to_nano
 from spanledger.budget.budgets import Budgets
 from spanledger.budget.holds import Admission, Pause
 from spanledger.ledger.entry import Entry
@@ -63,6 +64,7 @@ class LedgerGate:
             self._estimates.estimate(call),
             waited_s=waited.waited_s if waited else 0.0,
             cheaper_estimate=self._cheaper(call) if call.swappable else None,
+            credits_estimate=self._estimates.credits,
             nowait=nowait,
         )
         if isinstance(answer, Pause):
@@ -122,13 +124,20 @@ class LedgerGate:
         if permit.hold is not None:
             with _HOLDING:
                 permit.hold.settle(charge.nano_usd, charge.credits)
-            if charge.nano_usd and charge.status != "estimated":
-                with _LEARNING:
-                    self._estimates.observe(call, charge.nano_usd)
+            with _LEARNING:
+                self._learn(call, usage, charge, ending)
         if ending.job is not None:  # from now on the job is known, in the name of its creator
             with _LEARNING:
                 self._job_difference(call.provider, ending.job, usage, call.attribution)
         return charge
+
+    def _learn(self, call: PaidCall, usage: Usage, charge: Charge, ending: Ending) -> None:
+        if charge.nano_usd and charge.status != "estimated":
+            self._estimates.observe(call, charge.nano_usd)
+        # Not what the call states by itself, which is a floor, and not what a job begins with.
+        floor = usage.estimated and call.known is not None
+        if charge.credits is not None and not floor and ending.job is None:
+            self._estimates.observe_credits(call, to_nano(charge.credits))
 
     def release(self, permit: "_Permit", ending: Ending) -> Charge:
         """Book an admitted call that cost nothing."""

@@ -1,6 +1,6 @@
 """What comes of asking for a call: an admission with its hold, a pause, or a refusal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -9,9 +9,12 @@ from spanledger.api.gate import Decision
 from spanledger.api.guard import say_once
 from spanledger.api.values import ModelSwap, PaidCall, Tier
 from spanledger.budget.amounts import from_nano, to_nano
-from spanledger.budget.plans import Group, Plan
+from spanledger.budget.plans import ROOM, Group, Plan
 from spanledger.budget.windows import Window
 from spanledger.ledger.protocol import Denied, Ledger, Reservation
+
+CreditsEstimate = Callable[[PaidCall], int | None]
+"""What calls like this one cost, in nano-credits; None where none is known to have cost any."""
 
 
 class Held(NamedTuple):
@@ -142,14 +145,24 @@ def refusal_of(group: Group, denied: Denied) -> Refusal:
     return Refusal(window, denied.spent, unverified=denied.unverified)
 
 
-def amounts_of(plan: Plan, call: PaidCall, estimate_nano: int | None) -> list[int | None]:
+def amounts_of(
+    plan: Plan, call: PaidCall, estimate_nano: int | None, credits_estimate: CreditsEstimate | None
+) -> list[int | None]:
     """What the call counts as in each of the plan's groups, nano-units; None where blocked."""
     amounts: list[int | None] = []
     for group in plan.groups:
         if group.unit == "credits":
-            amounts.append(to_nano(call.known.credits) if call.known and call.known.credits else 0)
+            amounts.append(_credits(call, credits_estimate))
         elif estimate_nano is not None:
             amounts.append(estimate_nano)
         else:
             amounts.append(None if group.blocks else group.unknown_nano)
     return amounts
+
+
+def _credits(call: PaidCall, estimate: CreditsEstimate | None) -> int:
+    """Nano-credits to hold for the call; 0 where it is not paid in credits, as far as is known."""
+    stated = call.known.credits if call.known is not None else None
+    seen = estimate(call) if estimate is not None else None
+    # What a call states is the least that it costs.
+    return max(to_nano(stated or Decimal(0)), seen or 0, ROOM if call.credits_unsaid else 0)

@@ -22,6 +22,11 @@ _NEVER: Final = 2**63
 _LATE_NS: Final = 3_600 * 10**9
 _USER: Final = 1  # the dimension's place in a scope
 
+ROOM: Final = 1
+"""Nano-credits held for a call that may cost credits, where nobody knows how many: whether there is
+room at all is asked like that.
+"""
+
 PlanKey = tuple[str | None, str | None, str | None, str]
 
 
@@ -40,9 +45,13 @@ class Group(NamedTuple):
     degraded: tuple[LimitedScope, ...]
 
     def amount(self, nano_usd: int | None, credits: Decimal | None, otherwise: int) -> int:
-        """What a call of that price counts as; `otherwise` where its credits are not known."""
+        """What a call of that price counts as; `otherwise`, its estimate, where its credits are not
+        known.
+        """
         if self.unit == "credits":
-            return otherwise if credits is None else to_nano(credits)
+            if credits is None:
+                return 0 if otherwise == ROOM else otherwise
+            return to_nano(credits)
         return self.unknown_nano if nano_usd is None else nano_usd
 
 

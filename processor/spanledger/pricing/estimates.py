@@ -1,4 +1,7 @@
-"""What a call is going to cost: what its like have cost, or what its size says."""
+"""What a call is going to cost: what its like have cost, or what its size says.
+
+USD and credits are learnt apart: a call may cost both, and budgets hold each.
+"""
 
 from typing import Final
 
@@ -52,7 +55,7 @@ def _guess(call: PaidCall, bytes_a_token: int, output: int) -> Usage:
 
 
 class _Seen:
-    """What the last calls of a kind have cost, in nano-USD, and a high quantile of it."""
+    """What the last calls of a kind have cost, in nano-units, and a high quantile of it."""
 
     __slots__ = ("costs", "high")
 
@@ -71,13 +74,25 @@ class Estimates:
     def __init__(self, book: PriceBook) -> None:
         self._book: Final = book
         self._seen: Final[Generations[_Kind, _Seen]] = Generations(_MOST_KINDS)
+        self._credits: Final[Generations[_Kind, _Seen]] = Generations(_MOST_KINDS)
 
     def observe(self, call: PaidCall, nano_usd: int) -> None:
         """Learn what `call` has cost."""
-        kind = _kind(call)
-        seen = self._seen.get(kind)
-        costs = (nano_usd,) if seen is None else (*seen.costs[1 - _SAMPLES :], nano_usd)
-        self._seen.put(kind, _Seen(costs))
+        _learn(self._seen, call, nano_usd)
+
+    def observe_credits(self, call: PaidCall, nano_credits: int) -> None:
+        """Learn how many credits `call` has cost."""
+        _learn(self._credits, call, nano_credits)
+
+    def credits(self, call: PaidCall) -> int | None:
+        """Nano-credits that calls like `call` have cost; None where none is known to have cost any.
+
+        What `call` states itself is not in it.
+        """
+        seen = self._credits.get(_kind(call))
+        if seen is None:
+            return None
+        return max(seen.costs) if len(seen.costs) < _ENOUGH else seen.high
 
     def estimate(self, call: PaidCall, *, strict: bool = False) -> int | None:
         """Nano-USD that `call` is going to cost; None where there is no telling.
@@ -117,6 +132,12 @@ class Estimates:
 
 def _kind(call: PaidCall) -> _Kind:
     return call.provider, call.model, call.operation, call.attribution.feature
+
+
+def _learn(kinds: Generations[_Kind, _Seen], call: PaidCall, cost: int) -> None:
+    kind = _kind(call)
+    seen = kinds.get(kind)
+    kinds.put(kind, _Seen((cost,) if seen is None else (*seen.costs[1 - _SAMPLES :], cost)))
 
 
 def _larger(estimate: int | None, seen: _Seen | None) -> int | None:
