@@ -118,6 +118,7 @@ def test_the_error_says_it_all(make: MakeBudgets, call: MakeCall) -> None:
     assert error.resets_at is not None
     assert error.resets_at.isoformat() == "2026-11-30T23:00:00+00:00"
     assert not error.retryable
+    assert (error.unit, error.reason, error.unverified) == ("usd", "used_up", False)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -460,8 +461,11 @@ def test_unknown_blocked(
 ) -> None:
     budgets = make(STRICT + 'unknown = "block"\n' + CHEAPER)
     for _ in range(2):
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(BudgetExceeded) as caught:
             budgets.admit(call(model="new"), None)
+    error = caught.value
+    assert (error.tier, error.reason, error.unverified) == ("ok", "unknown_price", False)
+    assert str(error) == "budget tenant:acme refuses calls of unknown price"
     assert [r.getMessage() for r in caplog.records] == [
         'budget tenant:acme refuses calls of unknown price (unknown = "block"): openai new has none'
     ]
@@ -524,8 +528,11 @@ def test_credits(make: MakeBudgets, call: MakeCall) -> None:
     budgets.record(search, None, Decimal(3))
     with pytest.raises(BudgetExceeded) as caught:
         budgets.admit(search, USD)
-    assert (caught.value.limit, caught.value.spent) == (None, None)
-    assert str(caught.value).startswith("budget tenant:acme is used up; it resets at 2026-12-01")
+    error = caught.value
+    assert (error.limit, error.spent, error.unit) == (10, Decimal("8.75"), "credits")
+    assert str(error).startswith(
+        "budget tenant:acme is used up: 8.75 of 10 credits; it resets at 2026-12-01"
+    )
     # Refused for its credits, it holds no money.
     assert budgets.status().held == 0
     # A call that is not paid in credits is none of this budget's business, until it turns out to be.
@@ -567,8 +574,16 @@ def test_a_refusal_for_want_of_a_ledger(
         on_event=events.append,
     )
     for _ in range(2):
-        with pytest.raises(BudgetExceeded):
+        with pytest.raises(BudgetExceeded) as caught:
             budgets.admit(call(), USD)
+    error = caught.value
+    assert (error.tier, error.reason, error.unverified) == ("ok", "unverified", True)
+    assert str(error) == (
+        "budget tenant:acme refuses calls until the ledger can say what was spent "
+        "(95 of 100 USD are known of)"
+    )
+    stale = admitted(budgets.admit(call(stale_available=True), USD))
+    assert (stale.decision, stale.tier) == ("stale", "ok")
     budgets.tick()
     assert events == []  # the budget is not used up, as far as anybody knows
     assert [r.getMessage() for r in caplog.records] == [

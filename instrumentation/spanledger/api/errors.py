@@ -6,7 +6,8 @@
     └── BudgetError              the only ones that a user's call can raise, and only where a budget
     says so
         ├── BudgetThrottled      critical tier: come back after `retry_after` seconds
-        └── BudgetExceeded       hard tier, nothing left to degrade to, until `resets_at`
+        └── BudgetExceeded       nothing left to degrade to: hard tier, until `resets_at`; or the
+                                 ledger cannot be asked; or a price is unknown and must not be
 
 A budget error is a decision, not a fault: a retry loop that swallows it defeats the budget. Neither
 subclasses an error of a provider SDK, and both carry `retryable = False` for libraries that look
@@ -15,8 +16,11 @@ for such a mark.
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 from spanledger.api.values import Tier
+
+Reason = Literal["used_up", "unverified", "unknown_price"]
 
 
 class SpanledgerError(Exception):
@@ -45,7 +49,7 @@ class BudgetError(SpanledgerError):
 
     Attributes:
         scope: the budget's scope, such as `tenant:acme`.
-        tier: `critical` or `hard`.
+        tier: `critical` or `hard`; where `reason` is not `used_up`, the tier as far as is known.
         retryable: always False: do not retry in a loop (see the module's docstring).
     """
 
@@ -75,10 +79,14 @@ class BudgetThrottled(BudgetError):
 
 
 class BudgetExceeded(BudgetError):
-    """The hard tier refuses the call: no stale result, no cheaper model, or the ceiling is reached.
+    """The budget refuses the call: no stale result, no cheaper model, or the ceiling is reached.
 
-    Attributes: limit, spent (USD; None for a budget in credits), resets_at (start of the next
-        period).
+    Attributes:
+        limit, spent: in `unit`, as far as is known.
+        resets_at: start of the next period.
+        reason: `used_up`; `unverified`: the ledger cannot be asked, or has lost its memory and is
+            being told again, and the budget's `on_outage` allows no more until then;
+            `unknown_price`: the budget has `unknown = "block"`.
     """
 
     def __init__(
@@ -88,10 +96,27 @@ class BudgetExceeded(BudgetError):
         limit: Decimal | None,
         spent: Decimal | None,
         resets_at: datetime | None,
+        unit: Literal["usd", "credits"] = "usd",
+        reason: Reason = "used_up",
+        tier: Tier = "hard",
     ) -> None:
-        used = "" if limit is None else f": {spent} of {limit} USD"
-        until = f"; it resets at {resets_at.isoformat()}" if resets_at else ""
-        super().__init__(f"budget {scope} is used up{used}{until}", scope=scope, tier="hard")
+        used = "" if limit is None else f"{spent} of {limit} {'USD' if unit == 'usd' else unit}"
+        if reason == "unverified":
+            known = f" ({used} are known of)" if used else ""
+            said = f"refuses calls until the ledger can say what was spent{known}"
+        elif reason == "unknown_price":
+            said = "refuses calls of unknown price"
+        else:
+            until = f"; it resets at {resets_at.isoformat()}" if resets_at else ""
+            said = f"is used up{used and ': '}{used}{until}"
+        super().__init__(f"budget {scope} {said}", scope=scope, tier=tier)
         self.limit = limit
         self.spent = spent
         self.resets_at = resets_at
+        self.unit = unit
+        self.reason = reason
+
+    @property
+    def unverified(self) -> bool:
+        """The budget may have room: nobody can tell at present."""
+        return self.reason == "unverified"

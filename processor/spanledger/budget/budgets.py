@@ -167,7 +167,7 @@ class Budgets:
     def _degrade(self, ask: "_Ask", refusal: Refusal) -> Admission | Refusal | None:
         """The next best that the refusing budget allows; else the refusal that remains."""
         if _stale(ask.call, refusal):
-            return Admission("hard", "stale")
+            return Admission(refusal.tier, "stale")
         swap = self._book.config.cheaper.get(f"{ask.call.provider}/{ask.call.model}")
         allowed = "cheaper_model" in refusal.window.budget.degrade
         if swap is None or ask.cheaper_estimate is None or not allowed:
@@ -176,10 +176,10 @@ class Budgets:
         amounts = amounts_of(ask.plan, ask.call, estimate_nano, ask.credits_estimate)
         held = self._reserve(ask, amounts, degraded=True)
         if isinstance(held, Refusal):
-            return Admission("hard", "stale") if _stale(ask.call, held) else held
+            return Admission(held.tier, "stale") if _stale(ask.call, held) else held
         if held is None:
             return None
-        return Admission("hard", "cheaper_model", swap, held, refusal.error(ask.call))
+        return Admission(refusal.tier, "cheaper_model", swap, held, refusal.error(ask.call))
 
     def record(
         self, call: PaidCall, actual_nano: int | None, credits: Decimal | None = None

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from spanledger.api.errors import BudgetExceeded
+from spanledger.api.errors import BudgetExceeded, Reason
 from spanledger.api.gate import Decision
 from spanledger.api.guard import say_once
 from spanledger.api.values import ModelSwap, PaidCall, Tier
 from spanledger.budget.amounts import from_nano, to_nano
 from spanledger.budget.plans import ROOM, Group, Plan
+from spanledger.budget.tiers import NAMES
 from spanledger.budget.windows import Window
 from spanledger.ledger.protocol import Denied, Ledger, Reservation
 
@@ -130,13 +131,27 @@ class Refusal(NamedTuple):
                 window.scope,
                 window.budget.options.on_outage,
             )
-        usd = window.budget.unit == "usd"
         return BudgetExceeded(
             scope=window.scope,
-            limit=from_nano(window.budget.limit) if usd else None,
-            spent=from_nano(self.spent) if usd else None,
+            limit=from_nano(window.budget.limit),
+            spent=from_nano(self.spent),
             resets_at=window.period.resets_at,
+            unit=window.budget.unit,
+            reason=self.reason,
+            tier=self.tier,
         )
+
+    @property
+    def reason(self) -> Reason:
+        """Why it refuses."""
+        if self.unverified:
+            return "unverified"
+        return "used_up" if self.priced else "unknown_price"
+
+    @property
+    def tier(self) -> Tier:
+        """The tier that it refuses at: the hard one, unless it does not say that all is spent."""
+        return "hard" if self.reason == "used_up" else NAMES[self.window.standing.tier]
 
 
 def refusal_of(group: Group, denied: Denied) -> Refusal:
