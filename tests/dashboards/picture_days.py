@@ -28,6 +28,7 @@ BUDGETS: Final[tuple[tuple[str, str, int, Labels], ...]] = (
     ("tenant:globex", "month", 900, {"tenant": "globex"}),
     ("feature:search", "day", 15, {"feature": "search"}),
 )
+LIMIT_IN_CREDITS: Final = 100_000
 TYPED: Final = {"price": "1500", "active_users": "250"}
 TIERS: Final = (0.7, 0.9, 1.1)
 SECONDS_OF_A_CALL: Final = {"openai": 0.9, "anthropic": 1.6, "scavio": 0.5}
@@ -146,6 +147,7 @@ class PictureDays(Days):
     def _budgets(self) -> None:
         for scope, period, limit, labels in BUDGETS:
             self._budget(scope, period, limit, labels)
+        self._budget_in_credits(LIMIT_IN_CREDITS)
 
     def _budget(self, scope: str, period: str, limit: int, labels: Labels) -> None:
         spent = self._running_total(period, labels)
@@ -170,12 +172,13 @@ class PictureDays(Days):
             severity = "warning" if tier == 1 else "critical"
             self._alert(since, f"Budget{name}", severity, about="budget", scope=scope)
 
-    def _running_total(self, period: str, labels: Labels) -> dict[int, float]:
+    def _running_total(
+        self, period: str, labels: Labels, name: str = "spanledger_cost_USD_total"
+    ) -> dict[int, float]:
         costs = [
             counter
             for counter in self.counters
-            if counter.name == "spanledger_cost_USD_total"
-            and labels.items() <= counter.labels.items()
+            if counter.name == name and labels.items() <= counter.labels.items()
         ]
         totals, value = {}, 0
         for step in range(STEPS + 1):

@@ -206,6 +206,17 @@ class Days:
             ("feature:search", "day", 5, {"feature": "search"}),
         ):
             self._budget(scope, period, limit, labels)
+        self._budget_in_credits(1000)
+
+    def _budget_in_credits(self, limit: int) -> None:
+        """Scavio's, for the month."""
+        spent = self._running_total("month", {}, "spanledger_credits_total")
+        at = {"scope": "provider:scavio", "period": "month", "job": "api", "instance": "0"}
+        self._gauge("budget_credits_limit", lambda _: limit, **at)
+        self._gauge("budget_credits_spent", lambda t: spent[t], **at)
+        self._gauge("budget_credits_held", lambda _: 2, **at)
+        self._gauge("budget_credits_projected", lambda t: spent[t] * 2, **at)
+        self._gauge("budget_tier", lambda _: 1, **{**at, "period": ""})
 
     def _budget(self, scope: str, period: str, limit: int, labels: Labels) -> None:
         spent = self._running_total(period, labels)
@@ -219,14 +230,12 @@ class Days:
                 "budget_tier", lambda t: min(3, int(4 * spent[t] / limit)), **{**at, "period": ""}
             )
 
-    def _running_total(self, period: str, labels: Labels) -> dict[int, float]:
+    def _running_total(
+        self, period: str, labels: Labels, name: str = "spanledger_cost_USD_total"
+    ) -> dict[int, float]:
         """What was spent since the month (or day) began, at each sample."""
         totals, value = {}, 0
-        costs = [
-            c
-            for c in self.counters
-            if c.name == "spanledger_cost_USD_total" and labels.items() <= c.labels.items()
-        ]
+        costs = [c for c in self.counters if c.name == name and labels.items() <= c.labels.items()]
         for step in range(STEPS + 1):
             at = START + step * STEP
             value += sum(counter.added[step] for counter in costs)

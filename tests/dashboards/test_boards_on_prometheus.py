@@ -214,18 +214,30 @@ def test_a_million_tokens_cost_what_they_did(url: str, days: Days) -> None:
 
 def test_budgets_are_not_added_up_over_processes(url: str, days: Days) -> None:
     spent = days.total(COST, MONTH)[""]
-    assert column(url, "budgets", "All budgets", 1)["month global"] == close((spent + 0.25) / 60)
-    assert column(url, "budgets", "All budgets", 3)["month global"] == close(spent)
+    assert column(url, "budgets", "Budgets in USD", 1)["month global"] == close((spent + 0.25) / 60)
+    assert column(url, "budgets", "Budgets in USD", 3)["month global"] == close(spent)
     elapsed = (1 + 23 / 24) / 30
-    found = column(url, "budgets", "All budgets", 2)["month global"]
+    found = column(url, "budgets", "Budgets in USD", 2)["month global"]
     assert found == close((spent + 0.25) / 60 / elapsed)
-    left = column(url, "budgets", "All budgets", 7)
+    left = column(url, "budgets", "Budgets in USD", 7)
     assert left == all_close(
         {
             "day feature:search": 1 / 24,
             "month global": 28 + 1 / 24,
             "month tenant:acme": 28 + 1 / 24,
         }
+    )
+
+
+def test_budgets_in_credits_stand_beside_those_in_dollars(url: str, days: Days) -> None:
+    spent = days.total("spanledger_credits_total", MONTH)[""]
+    key = "month provider:scavio"
+    assert column(url, "budgets", "Budgets in credits", 1) == all_close({key: (spent + 2) / 1000})
+    assert column(url, "budgets", "Budgets in credits", 3) == all_close({key: spent})
+    in_usd = column(url, "budgets", "Budgets in USD", 1)
+    assert "month provider:scavio" not in in_usd
+    assert column(url, "budgets", "Used of the limit") == all_close(
+        {**in_usd, "month provider:scavio , credits": (spent + 2) / 1000}
     )
 
 

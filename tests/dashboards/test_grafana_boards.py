@@ -127,10 +127,12 @@ def test_every_variable_is_used_and_lists_what_exists(name: str) -> None:
             continue
         assert re.search(rf"\${{?{variable['name']}\b", text), variable["name"]
         if variable["type"] == "query":
-            metric, label = re.fullmatch(
-                r"label_values\((\w+)[^,]*, (\w+)\)", variable["query"]
+            series, label = re.fullmatch(
+                r"label_values\(([^,]+), (\w+)\)", variable["query"]
             ).groups()  # type: ignore[union-attr]
-            assert label in METRICS[metric]
+            metrics = re.findall(r"\bspanledger_\w+", series)
+            assert metrics
+            assert all(label in METRICS[metric] for metric in metrics)
 
 
 @pytest.mark.parametrize("name", LOADED)

@@ -31,8 +31,10 @@ def exported() -> dict[str, set[str]]:
     registry = CollectorRegistry()
     reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
     amounts = [Decimal(n) for n in (100, 10, 1, 40)]
-    status = BudgetStatus("tenant:acme", "ok", "month", "usd", *amounts)
-    metrics = Metrics(read_budgets=lambda: [status])
+    statuses = [
+        BudgetStatus("tenant:acme", "ok", "month", unit, *amounts) for unit in ("usd", "credits")
+    ]
+    metrics = Metrics(read_budgets=lambda: statuses)
     metrics.read_prices_timestamp = lambda: 1_700_000_000.0
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     metrics.register(provider)

@@ -276,7 +276,7 @@ def test_budgets_as_the_ledger_has_them() -> None:
         reading("global", "warning", projected=120 * 10**9),
         reading("tenant:acme", "ok"),
         reading("tenant:acme", "hard", period="day", unverified=True),
-        reading("provider:scavio", "critical", unit="credits"),
+        reading("provider:scavio", "critical", unit="credits", projected=130 * 10**9),
     ]
     meter = Meter(CUMULATIVE, read_budgets=lambda: readings)
     collected = meter.collect()
@@ -289,6 +289,11 @@ def test_budgets_as_the_ledger_has_them() -> None:
         "global",
         "tenant:acme",
     }
+    credits = ({"scope": "provider:scavio", "period": "month"},)
+    assert collected[names.METRIC_BUDGET_CREDITS_LIMIT] == [(*credits, 100.0)]
+    assert collected[names.METRIC_BUDGET_CREDITS_SPENT] == [(*credits, 71.5)]
+    assert collected[names.METRIC_BUDGET_CREDITS_HELD] == [(*credits, 0.25)]
+    assert collected[names.METRIC_BUDGET_CREDITS_PROJECTED] == [(*credits, 130.0)]
     assert {labels["scope"]: tier for labels, tier in collected[names.METRIC_BUDGET_TIER]} == {
         "global": 1,
         "tenant:acme": 3,

@@ -17,9 +17,13 @@ from boards.look import (
     YELLOW,
     Column,
 )
-from boards.panels import bars, grid, lines, number, ranking, timeline
+from boards.panels import Panel, bars, grid, lines, number, ranking, timeline
 from boards.queries import (
     CALLS,
+    CREDITS_HELD,
+    CREDITS_LIMIT,
+    CREDITS_PROJECTED,
+    CREDITS_SPENT,
     HELD,
     LIMIT,
     PROJECTED,
@@ -42,13 +46,27 @@ TIERS: Final = {
     3: ("hard", RED),
 }
 
-_LIMIT = _SEEN.highest(LIMIT)
-_SPENT = _SEEN.highest(SPENT)
-_HELD = _SEEN.highest(HELD)
-_PROJECTED = _SEEN.highest(PROJECTED)
-_USED = f"({_SPENT} + {_HELD}) / ({_LIMIT} > 0)"
-_PACE = f"{_USED} / on (period) group_left () (({elapsed_by_period()}) > 0.05)"
-_LEGEND = "{{scope}} ({{period}})"
+_LEGEND = "{{scope}} ({{period}}{{unit}})"
+
+
+class _Amounts:
+    """What the budgets in one unit have."""
+
+    def __init__(self, limit: str, spent: str, held: str, projected: str) -> None:
+        self.limit, self.spent = _SEEN.highest(limit), _SEEN.highest(spent)
+        self.held, self.projected = _SEEN.highest(held), _SEEN.highest(projected)
+        self.used = f"({self.spent} + {self.held}) / ({self.limit} > 0)"
+        gone = f"(({elapsed_by_period()}) > 0.05)"
+        self.pace = f"{self.used} / on (period) group_left () {gone}"
+
+
+_USD = _Amounts(LIMIT, SPENT, HELD, PROJECTED)
+_CREDITS = _Amounts(CREDITS_LIMIT, CREDITS_SPENT, CREDITS_HELD, CREDITS_PROJECTED)
+
+
+def _both(usd: str, credits_: str) -> str:
+    """Budgets in USD and in credits; the latter say so in the label `unit`."""
+    return f'{usd} or label_replace({credits_}, "unit", ", credits", "", "")'
 
 
 def make() -> models.Dashboard:
@@ -59,8 +77,8 @@ def make() -> models.Dashboard:
         "Budgets and their pace: used, held, projected, tier, and the calls that were throttled, "
         "degraded or blocked.",
         [
-            choose("scope", metric=LIMIT),
-            choose("period", metric=LIMIT),
+            choose("scope", metric=TIER),
+            choose("period", metric=f'{{__name__=~"{LIMIT}|{CREDITS_LIMIT}"}}'),
             *choose_calls("tenant", "feature"),
         ],
         [_now(), _over_time(), _stopped(), ("Alerts", [alerts("budget")])],
@@ -104,37 +122,41 @@ def _now() -> Row:
             )
             for title, (outcome, text) in outcomes.items()
         ),
-        grid(
-            "All budgets",
-            ["scope", "period"],
-            {
-                "Tier": Column(f"0 * {_LIMIT} + on (scope) group_left () {tier}", mapping=TIERS),
-                "Used": Column(_USED, PERCENT, steps=USED_STEPS),
-                "Against pace": Column(_PACE, PERCENT, steps=((1.0, YELLOW), (1.5, RED))),
-                "Spent": Column(_SPENT, USD),
-                "Held": Column(_HELD, USD),
-                "Limit": Column(_LIMIT, USD),
-                "Projected": Column(f"{_PROJECTED} / ({_LIMIT} > 0)", PERCENT, steps=((1.0, RED),)),
-                "Days left": Column(
-                    f"0 * {_LIMIT} + on (period) group_left () ({days_left_by_period()})",
-                    DAYS,
-                    decimals=1,
-                ),
-            },
-            "Used is spent and held (estimates of calls in flight). Against pace: the part used "
-            "over the part of the period gone by, from 5 % of the period on; above 100 % it is "
-            "ahead. Periods are counted in UTC here, whatever zone the budget has.",
-            sort="Used",
-            height=10,
-        ),
+        _table("Budgets in USD", _USD, USD, height=10),
+        _table("Budgets in credits", _CREDITS, COUNT, height=6),
     ]
+
+
+def _table(title: str, of: _Amounts, unit: str, *, height: int) -> Panel:
+    tier = _TIERED.highest(TIER, by="scope")
+    days_left = f"0 * {of.limit} + on (period) group_left () ({days_left_by_period()})"
+    return grid(
+        title,
+        ["scope", "period"],
+        {
+            "Tier": Column(f"0 * {of.limit} + on (scope) group_left () {tier}", mapping=TIERS),
+            "Used": Column(of.used, PERCENT, steps=USED_STEPS),
+            "Against pace": Column(of.pace, PERCENT, steps=((1.0, YELLOW), (1.5, RED))),
+            "Spent": Column(of.spent, unit),
+            "Held": Column(of.held, unit),
+            "Limit": Column(of.limit, unit),
+            "Projected": Column(f"{of.projected} / ({of.limit} > 0)", PERCENT, steps=((1.0, RED),)),
+            "Days left": Column(days_left, DAYS, decimals=1),
+        },
+        "Used is spent and held (estimates of calls in flight). Against pace: the part used "
+        "over the part of the period gone by, from 5 % of the period on; above 100 % it is "
+        "ahead. Periods are counted in UTC here, whatever zone the budget has. A scope's tier is "
+        "the worst of its budgets'.",
+        sort="Used",
+        height=height,
+    )
 
 
 def _over_time() -> Row:
     return "Over time", [
         ranking(
             "Used of the limit",
-            f"topk(20, {_USED})",
+            f"topk(20, {_both(_USD.used, _CREDITS.used)})",
             _LEGEND,
             "Warning from 70 %, critical from 90 %, hard from 110 %, unless a budget sets its "
             "tiers itself.",
@@ -151,13 +173,13 @@ def _over_time() -> Row:
         ),
         lines(
             "Spent and projected",
-            {f"{_LEGEND} spent": _SPENT, f"{_LEGEND} projected": _PROJECTED},
-            "What was spent in the period, and what it will have been at its end at the present "
-            "pace.",
+            {f"{_LEGEND} spent": _USD.spent, f"{_LEGEND} projected": _USD.projected},
+            "What budgets in USD spent in the period, and what it will have been at its end at the "
+            "present pace.",
         ),
         lines(
             "Against pace",
-            {_LEGEND: _PACE},
+            {_LEGEND: _both(_USD.pace, _CREDITS.pace)},
             "The part of the budget used over the part of the period gone by. Above 100 % the "
             "budget ends early.",
             unit=PERCENT,
@@ -168,7 +190,7 @@ def _over_time() -> Row:
 
 def _stopped() -> Row:
     stopped = 'outcome=~"throttled|degraded|blocked"'
-    burned = f"{_SPENT} - min_over_time({_SPENT}[1h:1m])"
+    burned = f"{_USD.spent} - min_over_time({_USD.spent}[1h:1m])"
     return "Held back", [
         bars(
             "Throttled, degraded and blocked",

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, cast
 
 from spanledger.api import names
 from spanledger.api.errors import ConfigurationError
-from spanledger.budget.amounts import to_nano
+from spanledger.budget.amounts import Unit, to_nano
 from spanledger.budget.periods import PeriodKind
 from spanledger.budget.tiers import NAMES as TIERS
 from spanledger.budget.windows import BudgetReading
@@ -138,33 +138,37 @@ class Fleet:
         return drawn
 
     def budgets(self, now: datetime) -> list[BudgetReading]:
-        """The budgets in USD as they stand `now`. Every process reports each, from the ledger."""
+        """The budgets as they stand `now`. Every process reports each, from the ledger."""
 
         def gauge(what: str, *by: str) -> dict[Key, Decimal]:
             rows = self._prometheus.query(f"max by ({', '.join(by)}) (spanledger_{what})", now)
             return {tuple(row.labels.get(name) or "" for name in by): row.value for row in rows}
 
         scoped = (names.LABEL_SCOPE, names.LABEL_PERIOD)
-        spent, held, projected = (
-            gauge(f"budget_{what}_USD", *scoped) for what in ("spent", "held", "projected")
-        )
         tiers = gauge("budget_tier", names.LABEL_SCOPE)
         unverified = any(gauge("ledger_unverified", "job").values())
         nothing = Decimal(0)
-        return [
-            BudgetReading(
-                str(key[0]),
-                cast("PeriodKind", key[1]),
-                "usd",
-                to_nano(limit),
-                to_nano(spent.get(key, nothing)),
-                to_nano(held.get(key, nothing)),
-                to_nano(projected[key]) if key in projected else None,
-                TIERS[int(tiers.get(key[:1], nothing))],
-                unverified,
+        readings: list[BudgetReading] = []
+        for unit, metric in _BUDGETS.items():
+            limits, spent, held, projected = (
+                gauge(metric.format(what), *scoped)
+                for what in ("limit", "spent", "held", "projected")
             )
-            for key, limit in gauge("budget_limit_USD", *scoped).items()
-        ]
+            readings += [
+                BudgetReading(
+                    str(key[0]),
+                    cast("PeriodKind", key[1]),
+                    unit,
+                    to_nano(limit),
+                    to_nano(spent.get(key, nothing)),
+                    to_nano(held.get(key, nothing)),
+                    to_nano(projected[key]) if key in projected else None,
+                    TIERS[int(tiers.get(key[:1], nothing))],
+                    unverified,
+                )
+                for key, limit in limits.items()
+            ]
+        return readings
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -195,6 +199,7 @@ class Fleet:
         return {_key(row, labels): row.value for row in rows if row.values}
 
 
+_BUDGETS: Final[Mapping[Unit, str]] = {"usd": "budget_{}_USD", "credits": "budget_credits_{}"}
 _PLACES: Final = {name: place for place, name in enumerate((*LABELS, "day"))}
 # The tokens' measures are named by the metric's own label.
 _MEASURES: Final = {

@@ -44,7 +44,7 @@ _USES: Final = 20_000
 
 
 class BudgetReading(Protocol):
-    """How a budget stands, in nano-`unit`; only amounts in USD have metrics besides the tier."""
+    """How a budget stands, in nano-`unit`."""
 
     @property
     def scope(self) -> str: ...
@@ -261,8 +261,8 @@ class Metrics:
         if self._read_budgets is not None:
             gauges += [
                 *(
-                    (name, "USD", doc, functools.partial(self._read_amounts, field))
-                    for name, field, doc in _BUDGET_AMOUNTS
+                    (name, _UNITS[unit], doc, functools.partial(self._read_amounts, field, unit))
+                    for name, unit, field, doc in _BUDGET_AMOUNTS
                 ),
                 (
                     names.METRIC_BUDGET_TIER,
@@ -334,14 +334,14 @@ class Metrics:
             return [] if when is None else [Observation(when)]
         return []
 
-    def _read_amounts(self, field: str, _: CallbackOptions) -> list[Observation]:
+    def _read_amounts(self, field: str, unit: str, _: CallbackOptions) -> list[Observation]:
         return [
             Observation(
                 amount / _NANO,
                 {names.LABEL_SCOPE: reading.scope, names.LABEL_PERIOD: reading.period},
             )
             for reading in self._readings
-            if reading.unit == "usd" and (amount := getattr(reading, field)) is not None
+            if reading.unit == unit and (amount := getattr(reading, field)) is not None
         ]
 
     def _read_tiers(self, _: CallbackOptions) -> list[Observation]:
@@ -370,11 +370,16 @@ class Metrics:
         return (*self._providers, metrics.get_meter_provider())
 
 
+_UNITS: Final = {"usd": "USD", "credits": "{credit}"}
 _BUDGET_AMOUNTS: Final = (
-    (names.METRIC_BUDGET_LIMIT, "limit", "The budget of the period."),
-    (names.METRIC_BUDGET_SPENT, "spent", "Spent in the period."),
-    (names.METRIC_BUDGET_HELD, "held", "Estimates of calls in flight."),
-    (names.METRIC_BUDGET_PROJECTED, "projected", "Projected for the period's end."),
+    (names.METRIC_BUDGET_LIMIT, "usd", "limit", "The budget of the period."),
+    (names.METRIC_BUDGET_SPENT, "usd", "spent", "Spent in the period."),
+    (names.METRIC_BUDGET_HELD, "usd", "held", "Estimates of calls in flight."),
+    (names.METRIC_BUDGET_PROJECTED, "usd", "projected", "Projected for the period's end."),
+    (names.METRIC_BUDGET_CREDITS_LIMIT, "credits", "limit", "The budget of the period."),
+    (names.METRIC_BUDGET_CREDITS_SPENT, "credits", "spent", "Spent in the period."),
+    (names.METRIC_BUDGET_CREDITS_HELD, "credits", "held", "Estimates of calls in flight."),
+    (names.METRIC_BUDGET_CREDITS_PROJECTED, "credits", "projected", "At the period's end."),
 )
 
 

@@ -269,7 +269,16 @@ def test_a_fleets_budgets_are_not_added_up_over_processes(prometheus, days):
     said = make_digest(fleet, saturday, saturday + timedelta(days=1), now, fleet=True)
     spent = round(days.total(COST, AT)[""], 9)
     found = {(budget.scope, budget.period): budget for budget in said.budgets}
+    in_credits = found.pop(("provider:scavio", "month"))
+    assert (in_credits.unit, in_credits.limit, in_credits.held) == (
+        "credits",
+        1000 * 10**9,
+        2 * 10**9,
+    )
+    used = days.total("spanledger_credits_total", AT)[""]
+    assert in_credits.spent / 1e9 == pytest.approx(used)
     assert set(found) == {("global", "month"), ("tenant:acme", "month"), ("feature:search", "day")}
+    assert {budget.unit for budget in found.values()} == {"usd"}
     budget = found["global", "month"]
     assert Decimal(budget.limit).scaleb(-9) == 60
     assert budget.spent / 1e9 == pytest.approx(spent)
