@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -14,6 +15,7 @@ from spanledger.api.gate import OpenGate, install_gate
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.budget import budget_status, plans, reset_budget, set_budget
 from spanledger.budget.budgets import Budgets
+from spanledger.budget.evaluator import Evaluator
 from spanledger.budget.events import (
     BudgetEvent,
     Spender,
@@ -23,11 +25,13 @@ from spanledger.budget.events import (
 from spanledger.budget.shared import MemoryShared
 from spanledger.budget.spenders import top_spenders
 from spanledger.budget.status import BudgetStatus
+from spanledger.budget.windows import Window
+from spanledger.ledger import scope as client_scope
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.journal import open_journal
 from spanledger.ledger.leases import LeasedLedger
 
-from .conftest import USD, Clock, MakeBudgets, MakeCall, config_of
+from .conftest import START, USD, Clock, MakeBudgets, MakeCall, config_of
 
 MONTH = '[[budgets]]\nscope = "tenant:*"\nmonthly_usd = 100\n'
 LATE = "2026-11-29T00:00:00"
@@ -261,6 +265,63 @@ def test_threads_that_see_it_together_tell_once(
     budgets.tick()
     assert [event.tier for event in heard] == ["warning"]
     assert budgets.status(tenant="acme").spent == 800
+
+
+def test_a_tenant_that_rests_before_anybody_looked_is_told_of(
+    make: MakeBudgets,
+    spend: Spend,
+    ledger: LeasedLedger,
+    heard: list[BudgetEvent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_scope, "IDLE_S", 0.0)
+    monkeypatch.setattr(client_scope, "RENEW_S", 0.05)
+    budgets = make(MONTH, on_event=heard.append)
+    for tenant in ("a", "b"):
+        spend(budgets, 95, tenant=tenant)
+    keys = [key for key, _ in ledger.counters()]
+    deadline = time.monotonic() + 5
+    while ledger.known(keys):  # they rest
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    budgets.tick()
+    assert [(event.scope, event.tier) for event in heard] == [
+        ("tenant:a", "critical"),
+        ("tenant:b", "critical"),
+    ]
+    assert [(r.spent, r.tier) for r in budgets.readings()] == [(95 * USD, "critical")] * 2
+
+
+def test_more_events_than_anybody_expects(
+    make: MakeBudgets, spend: Spend, heard: list[BudgetEvent]
+) -> None:
+    budgets = make(MONTH, on_event=heard.append)
+    tenants = [f"t{number}" for number in range(1200)]
+    for tenant in tenants:
+        spend(budgets, 95, tenant=tenant)
+    budgets.tick()
+    assert [event.scope for event in heard] == [f"tenant:{tenant}" for tenant in tenants]
+
+
+def test_what_moves_while_the_background_looks_is_seen_the_next_time(
+    ledger: LeasedLedger, call: MakeCall
+) -> None:
+    both = MONTH + '[[budgets]]\nscope = "global"\nmonthly_usd = 100\n'
+    (group,) = plans.Book(config_of(both), START).plan(call()).groups
+    evaluator = Evaluator(ledger)
+    ledger.add(group.full, 95 * USD)
+
+    class Interrupted(tuple[Window, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Window]:
+            yield group.windows[0]
+            evaluator.catch_up(START)
+            yield group.windows[1]
+
+    evaluator.moved(group._replace(windows=Interrupted(group.windows)), 95 * USD)
+    evaluator.catch_up(START)
+    assert [entered.window for entered in evaluator.news] == list(group.windows)
 
 
 # -- top spenders ------------------------------------------------------------------------------------------

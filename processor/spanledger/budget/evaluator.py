@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 from spanledger.budget.plans import Group, Plan
 from spanledger.budget.tiers import Cause
 from spanledger.budget.windows import Window
-from spanledger.ledger.protocol import Denied, Ledger
+from spanledger.ledger.protocol import Denied, Ledger, ScopeState
 
-_MOST_NEWS: Final = 1_000
+_BATCH: Final = 100
+"""So many keys the store is asked for at once: what takes it long, passes for an outage."""
 
 
 class Entered(NamedTuple):
@@ -27,13 +28,14 @@ class Entered(NamedTuple):
 class Evaluator:
     """Keeps the windows' amounts and tiers up to date.
 
-    news: tiers that were entered and nobody told yet; `told` is set when there are some.
+    news: tiers that were entered and nobody told yet, at most three a window; `woken` is set when
+        there are some.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._touched: dict[Window, None] = {}  # moved since they were evaluated
-        self.news: deque[Entered] = deque(maxlen=_MOST_NEWS)
+        self.news: deque[Entered] = deque()
         self.woken = threading.Event()
 
     def after_fork(self) -> None:
@@ -59,16 +61,30 @@ class Evaluator:
             tier = max(tier, *(window.standing.tier for window in due))
         return tier
 
-    def evaluate(self, windows: Sequence[Window], now_ns: int, *, ask: bool = False) -> None:
+    def evaluate(
+        self, windows: Sequence[Window], now_ns: int, *, ask: bool = False
+    ) -> list[Window]:
         """Evaluate by what the ledger knows here; with `ask`, the store is asked for the rest (100
-        ms at most).
+        ms at most for a hundred windows).
+
+        Returns the windows that nothing is known of here.
         """
         keys = [window.key for window in windows]
-        states = self._ledger.state(keys) if ask else self._ledger.known(keys)
+        states = self._ask(keys) if ask else self._ledger.known(keys)
+        unknown: list[Window] = []
         for window in windows:
             state = states.get(window.key)
-            if state is not None and window.evaluate(state, now_ns):
+            if state is None:
+                unknown.append(window)
+            elif window.evaluate(state, now_ns):
                 self._entered(window)
+        return unknown
+
+    def _ask(self, keys: Sequence[str]) -> dict[str, ScopeState]:
+        states: dict[str, ScopeState] = {}
+        for start in range(0, len(keys), _BATCH):
+            states.update(self._ledger.state(keys[start : start + _BATCH]))
+        return states
 
     def refused(self, window: Window, denied: Denied, amount: int) -> None:
         """Note that the ledger refused a call of this amount (nano-units)."""
@@ -89,24 +105,27 @@ class Evaluator:
         """Note that a call added `amount` (nano-units) to the group's windows."""
         touched = self._touched
         for window in group.windows:
-            if not window.moved:
-                touched[window] = None
+            # Each time: whoever looked first whether it is there could look while it is taken out.
+            touched[window] = None
             window.moved += amount or 1
 
     def catch_up(self, now_ns: int) -> list[Window]:
         """Evaluate what has moved since it was evaluated last. Returns the windows that were used
         for the first time.
 
-        Those are told what the period before has spent; that is what the store may be asked for.
+        Those are told what the period before has spent; that is what the store may be asked for,
+        and what has come to rest since it moved.
         """
-        touched, self._touched = self._touched, {}
-        windows = list(touched)
+        touched = self._touched
+        windows = tuple(touched)
+        for window in windows:
+            del touched[window]
         new = [window for window in windows if window.last_spent is None]
         if new:
-            last = self._ledger.state([window.last_key() for window in new])
+            last = self._ask([window.last_key() for window in new])
             for window in new:
                 state = last.get(window.last_key())
                 window.take_last(state.spent if state else 0)
         if windows:
-            self.evaluate(windows, now_ns)
+            self.evaluate(self.evaluate(windows, now_ns), now_ns, ask=True)
         return new
