@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from spanledger.api.guard import internal_errors
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
-from spanledger.budget.status import BudgetStatus
+from spanledger.budget.windows import BudgetReading
 from spanledger.ledger.entry import Entry
 from spanledger.processor.metrics import Metrics
 
@@ -30,11 +30,11 @@ def exported() -> dict[str, set[str]]:
     """The labels of each metric, as OpenTelemetry's own exporter renders them for Prometheus."""
     registry = CollectorRegistry()
     reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
-    amounts = [Decimal(n) for n in (100, 10, 1, 40)]
-    statuses = [
-        BudgetStatus("tenant:acme", "ok", "month", unit, *amounts) for unit in ("usd", "credits")
+    readings = [
+        BudgetReading("tenant:acme", "month", unit, 100, 10, 1, 40, tier="ok", unverified=False)
+        for unit in ("usd", "credits")
     ]
-    metrics = Metrics(read_budgets=lambda: statuses)
+    metrics = Metrics(read_budgets=lambda: readings)
     metrics.read_prices_timestamp = lambda: 1_700_000_000.0
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     metrics.register(provider)

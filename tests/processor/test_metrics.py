@@ -305,6 +305,15 @@ def test_budgets_as_the_ledger_has_them() -> None:
     meter.provider.shutdown()
 
 
+def test_a_budget_that_the_ledger_did_not_tell_of_yet_has_no_amounts() -> None:
+    readings = [reading("global", "ok", unverified=True, known=False)]
+    meter = Meter(CUMULATIVE, read_budgets=lambda: readings)
+    collected = meter.collect()
+    assert collected[names.METRIC_LEDGER_UNVERIFIED] == [({}, 1)]
+    assert not collected.keys() & {names.METRIC_BUDGET_SPENT, names.METRIC_BUDGET_TIER}
+    meter.provider.shutdown()
+
+
 # -- collections -----------------------------------------------------------------------------------
 
 

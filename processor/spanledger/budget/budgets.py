@@ -31,11 +31,16 @@ from spanledger.budget.shared import MemoryShared, SharedBudgets, read_limits
 from spanledger.budget.status import BudgetStatus, status_of, worst
 from spanledger.budget.teller import Teller
 from spanledger.budget.tiers import NAMES
-from spanledger.budget.windows import BudgetReading
+from spanledger.budget.windows import BudgetReading, Window
 from spanledger.ledger.journal_producers import Spent
 from spanledger.ledger.protocol import Denied, Ledger, LimitedScope, Reservation
 
 _FORGET_NS: Final = 60 * 10**9
+_LOOK_NS: Final = 5 * 10**9
+_LOOK_EACH_NS: Final = 10**7
+"""The store is asked every five seconds how budgets stand that are used elsewhere; less often where
+there are over 500, so that a process asks for a hundred in a second at most.
+"""
 _SHORTEST_PAUSE_S: Final = 0.001
 
 Amounts = Sequence[int | None]
@@ -74,7 +79,7 @@ class Budgets:
         self._config = config
         self._limits: Mapping[Slot, int] = {}
         self._book = Book(config, clock())
-        self._forget_at = 0
+        self._forget_at = self._look_at = 0
         self._lock = threading.Lock()  # of whoever changes the configuration; calls do without
 
     @property
@@ -240,8 +245,8 @@ class Budgets:
         return status_of(window)
 
     def readings(self) -> Iterable[BudgetReading]:
-        """How the budgets stand that are for one scope, and those that this process used; for
-        metrics, no network.
+        """How the budgets stand that are for one scope, as of the last look into the store where
+        this process does not use it, and those that this process used; for metrics, no network.
         """
         now = self._clock()
         windows = self._book.current(now)
@@ -273,6 +278,7 @@ class Budgets:
 
     def _compile(self) -> None:
         self._book = Book(self._config.with_limits(self._limits), self._clock(), self._book)
+        self._look_at = 0
 
     def set_limit(self, slot: Slot, limit: int | None) -> None:
         """Set a limit (nano-units) for all processes, or with None go back to the configuration's.
@@ -291,7 +297,7 @@ class Budgets:
     def tick(self) -> None:
         """Evaluate what has moved, tell what is new. May wait for the network. Raises OSError."""
         now = self._clock()
-        new = self._evaluator.catch_up(now)
+        new = self._evaluator.catch_up(now, self._at_rest(now))
         self.woken.clear()
         while self._evaluator.news:
             self._teller.tell(self._evaluator.news.popleft())
@@ -300,6 +306,21 @@ class Budgets:
             self._book.forget_ended(now)
         if new and self.shared.shares:
             self.shared.note_used({w.key: w.period.end_ns / 1e9 for w in new})
+
+    def _at_rest(self, now: int) -> list[Window]:
+        """The windows to ask the store for, where it is time: of budgets for one scope, used here
+        or not, and those that nothing is known of yet. Budgets for many scopes are told of by
+        those who use them.
+        """
+        if now < self._look_at:
+            return []
+        windows = [
+            window
+            for window in self._book.current(now)
+            if not (window.known and window.budget.scope.is_template)
+        ]
+        self._look_at = now + max(_LOOK_NS, len(windows) * _LOOK_EACH_NS)
+        return windows
 
     def after_fork(self) -> None:
         """In a child: new locks, and the parent's news are the parent's."""

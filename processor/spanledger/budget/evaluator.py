@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from spanledger.budget.plans import Group, Plan
@@ -109,23 +109,29 @@ class Evaluator:
             touched[window] = None
             window.moved += amount or 1
 
-    def catch_up(self, now_ns: int) -> list[Window]:
-        """Evaluate what has moved since it was evaluated last. Returns the windows that were used
-        for the first time.
+    def catch_up(self, now_ns: int, asked: Sequence[Window] = ()) -> list[Window]:
+        """Evaluate what has moved since it was evaluated last, and `asked`. Returns the windows
+        that were used for the first time.
 
-        Those are told what the period before has spent; that is what the store may be asked for,
-        and what has come to rest since it moved.
+        The store is asked for `asked`, for what has come to rest since it moved, and for what the
+        period before has spent.
         """
         touched = self._touched
         windows = tuple(touched)
         for window in windows:
             del touched[window]
         new = [window for window in windows if window.last_spent is None]
-        if new:
-            last = self._ask([window.last_key() for window in new])
-            for window in new:
-                state = last.get(window.last_key())
-                window.take_last(state.spent if state else 0)
-        if windows:
-            self.evaluate(self.evaluate(windows, now_ns), now_ns, ask=True)
+        self._learn_last(dict.fromkeys((*new, *asked)))
+        # None twice: what is held or projected counts when two evaluations have seen it.
+        apart = set(asked)
+        unknown = self.evaluate([w for w in windows if w not in apart], now_ns)
+        self.evaluate([*asked, *unknown], now_ns, ask=True)
         return new
+
+    def _learn_last(self, windows: Iterable[Window]) -> None:
+        """Have them know what the period before has spent."""
+        unlearned = [window for window in windows if window.last_spent is None]
+        last = self._ask([window.last_key() for window in unlearned])
+        for window in unlearned:
+            state = last.get(window.last_key())
+            window.take_last(state.spent if state else 0)

@@ -23,6 +23,7 @@ class BudgetReading(NamedTuple):
     """A budget's amounts, for gauges: integers of a thousand-millionth of `unit`.
 
     projected: at the period's end; None where it is too early to tell.
+    known: the ledger told the amounts; before that they are what this process spent itself.
     """
 
     scope: str
@@ -34,12 +35,14 @@ class BudgetReading(NamedTuple):
     projected: int | None
     tier: Tier
     unverified: bool
+    known: bool = True
 
 
 class Window:
     """One budget of one scope in one period.
 
     spent, held, projected, unverified: as of the last evaluation (nano-units).
+    known: some evaluation was by what the ledger's store told.
     last_spent: what the last period spent, scaled to this one's length; None until the ledger was
         asked.
     moved: what calls added since the last evaluation.
@@ -54,6 +57,7 @@ class Window:
         "full",
         "held",
         "key",
+        "known",
         "last_spent",
         "moved",
         "pacer",
@@ -83,7 +87,7 @@ class Window:
         self.spent = self.held = self.moved = self.due_ns = 0
         self.projected: int | None = None
         self.last_spent: float | None = None
-        self.unverified = False
+        self.unverified = self.known = False
 
     def _limited(self, limit: int) -> LimitedScope:
         budget, period = self.budget, self.period
@@ -99,7 +103,12 @@ class Window:
         """Take note of what the ledger knows. True where a higher tier is entered."""
         self.moved = 0
         self.due_ns = now_ns + FRESH_NS
-        self.spent, self.held, self.unverified = state
+        spent, self.held, self.unverified = state
+        if not self.unverified:
+            self.known = True
+        elif spent < self.spent:
+            spent = self.spent  # who does not know all yet has not spent less than was known
+        self.spent = spent
         self.projected = verdict(
             self.spent, self.budget.limit, self.last_spent or 0.0, self.period, now_ns
         )
@@ -158,6 +167,7 @@ class Window:
             self.projected,
             NAMES[self.standing.tier],
             self.unverified,
+            self.known,
         )
 
 

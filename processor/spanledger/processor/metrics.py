@@ -64,6 +64,8 @@ class BudgetReading(Protocol):
     def projected(self) -> int | None: ...
     @property
     def unverified(self) -> bool: ...
+    @property
+    def known(self) -> bool: ...
 
 
 class _State:
@@ -198,6 +200,7 @@ class Metrics:
         self._histograms: list[Histogram] = []
         self._balances: dict[str, Decimal] = {}
         self._readings: tuple[BudgetReading, ...] = ()
+        self._unverified = False
         self._errors_counted: dict[str, int] = {}
         self._end_awaited = False
         self._lock = threading.Lock()
@@ -294,7 +297,10 @@ class Metrics:
                 self.flush()
         if self._read_budgets is not None:
             with swallow("metrics: budgets"):
-                self._readings = tuple(self._read_budgets())
+                readings = tuple(self._read_budgets())
+                self._unverified = any(reading.unverified for reading in readings)
+                # A budget that is new here begins with what was spent elsewhere, and not with 0.
+                self._readings = tuple(reading for reading in readings if reading.known)
         with self._lock:
             for place, count in dict(internal_errors).items():
                 new = count - self._errors_counted.get(place, 0)
@@ -351,7 +357,7 @@ class Metrics:
         return [Observation(tier, {names.LABEL_SCOPE: scope}) for scope, tier in worst.items()]
 
     def _read_unverified(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(int(any(reading.unverified for reading in self._readings)))]
+        return [Observation(int(self._unverified))]
 
     # -- fork ----------------------------------------------------------------------------------
 
