@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -346,7 +347,7 @@ def test_events_come_from_the_thread(
     budgets = make(MONTH, on_event=lambda _: told.append(threading.current_thread().name))
     watch(budgets)
     spend(budgets, 75)
-    assert until(lambda: told == ["spanledger-budgets"])
+    assert until(lambda: told == ["spanledger-events"])
 
 
 def test_close_tells_what_there_is(
@@ -360,6 +361,89 @@ def test_close_tells_what_there_is(
     watcher.close()
     assert len(told) == 1
     watcher.close()
+
+
+def test_a_callback_that_takes_its_time_holds_nothing_up(
+    make: MakeBudgets, spend: Spend, clock: Clock, watch: Callable[[Budgets], Watcher]
+) -> None:
+    clock.set(LATE)
+    told: list[str] = []
+    begun, over = threading.Event(), threading.Event()
+
+    def slow(event: BudgetEvent) -> None:
+        begun.set()
+        assert over.wait(10)
+        told.append(event.scope)
+
+    shared = MemoryShared()
+    budgets = make(MONTH, on_event=slow, shared=shared)
+    watch(budgets)
+    spend(budgets, 75, tenant="a")
+    assert begun.wait(5)
+    shared.set_limit(ACME, 7 * USD)
+    assert until(lambda: budgets.config.budgets[-1].limit == 7 * USD)
+    spend(budgets, 75, tenant="b")
+    assert until(lambda: {r.scope: r.tier for r in budgets.readings()}["tenant:b"] == "warning")
+    assert told == []
+    over.set()
+    assert until(lambda: told == ["tenant:a", "tenant:b"])
+
+
+def test_close_waits_for_a_callback_and_tells_the_rest(
+    make: MakeBudgets, spend: Spend, clock: Clock, watch: Callable[[Budgets], Watcher]
+) -> None:
+    clock.set(LATE)
+    told: list[str] = []
+    begun, closing = threading.Event(), threading.Event()
+
+    def until_the_end(event: BudgetEvent) -> None:
+        begun.set()
+        assert closing.wait(10)
+        told.append(event.scope)
+
+    budgets = make(MONTH, on_event=until_the_end)
+    watcher = watch(budgets)
+    spend(budgets, 75, tenant="a")
+    assert begun.wait(5)
+    spend(budgets, 75, tenant="b")
+    threading.Timer(0.1, closing.set).start()
+    watcher.close()
+    assert told == ["tenant:a", "tenant:b"]
+
+
+def test_what_is_new_when_no_thread_can_be_started_is_told(tmp_path: Path) -> None:
+    """As while the interpreter ends, from 3.12 on."""
+    program = tmp_path / "ends.py"
+    program.write_text(
+        f"""
+import atexit, threading
+from budget.conftest import Clock, USD, config_of
+from spanledger.budget.budgets import Budgets
+from spanledger.budget.watcher import Watcher
+from spanledger.ledger.protocol import open_ledger
+from spanledger.api.values import Attribution, PaidCall
+
+told, clock = threading.Event(), Clock()
+budgets = Budgets(config_of({MONTH!r}), open_ledger(), clock=clock, on_event=lambda _: told.set())
+watcher = Watcher(budgets)
+watcher.start()
+
+def end():
+    budgets.record(PaidCall("openai", "chat", "m", Attribution("a"), clock()), 95 * USD)
+    print(told.wait(5))
+
+atexit.register(end)
+"""
+    )
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
 
 
 def test_a_shared_place_that_is_away_for_a_while(
@@ -410,3 +494,31 @@ def test_a_child_has_a_thread_of_its_own(
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert until(lambda: budgets.config.budgets[-1].limit == 7 * USD)
+
+
+def test_a_child_tells_of_its_own_while_its_parent_is_telling(
+    make: MakeBudgets, spend: Spend, clock: Clock, watch: Callable[[Budgets], Watcher]
+) -> None:
+    clock.set(LATE)
+    told: list[str] = []
+    begun, over = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def slow(event: BudgetEvent) -> None:
+        begun.set()
+        assert os.getpid() != parent or over.wait(10)
+        told.append(event.scope)
+
+    budgets = make(MONTH, on_event=slow)
+    watch(budgets)
+    spend(budgets, 75, tenant="a")
+    assert begun.wait(5)
+    guard.reraise_internal_errors(False)
+    child = os.fork()
+    if child == 0:
+        spend(budgets, 75, tenant="b")
+        os._exit(0 if until(lambda: told == ["tenant:b"]) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    over.set()
+    assert until(lambda: told == ["tenant:a"])

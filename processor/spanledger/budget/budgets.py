@@ -57,8 +57,8 @@ class Budgets:
     top_spenders: fills in an event's `top`. shared: limits set at run time, and what else processes
         share.
 
-    `tick` and `refresh` are to be called about twice a second in a thread that may wait for the
-        network: `Watcher`.
+    `refresh` and `catch_up` are to be called about twice a second in a thread that may wait for the
+        network, `tell` in one that may wait for callbacks too: `Watcher`.
     """
 
     def __init__(
@@ -291,21 +291,34 @@ class Budgets:
 
     @property
     def woken(self) -> threading.Event:
-        """Set when there is something to tell."""
+        """Set when there is something new to tell."""
         return self._evaluator.woken
 
     def tick(self) -> None:
-        """Evaluate what has moved, tell what is new. May wait for the network. Raises OSError."""
+        """`catch_up` and `tell`. Raises OSError."""
+        self.catch_up()
+        self.tell()
+
+    def catch_up(self) -> None:
+        """Evaluate what has moved. May wait for the network. Raises OSError."""
         now = self._clock()
         new = self._evaluator.catch_up(now, self._at_rest(now))
         self.woken.clear()
-        while self._evaluator.news:
-            self._teller.tell(self._evaluator.news.popleft())
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_NS
             self._book.forget_ended(now)
         if new and self.shared.shares:
             self.shared.note_used({w.key: w.period.end_ns / 1e9 for w in new})
+
+    @property
+    def has_news(self) -> bool:
+        """There is something to tell."""
+        return bool(self._evaluator.news)
+
+    def tell(self) -> None:
+        """Tell what is new. Takes as long as the application's callbacks, and the journal, do."""
+        while self._evaluator.news:
+            self._teller.tell(self._evaluator.news.popleft())
 
     def _at_rest(self, now: int) -> list[Window]:
         """The windows to ask the store for, where it is time: of budgets for one scope, used here

@@ -23,7 +23,8 @@ Signature = tuple[int, int, int]
 
 
 class Watcher:
-    """A thread that keeps `budgets` up to date.
+    """A thread that keeps `budgets` up to date, and one that tells what is new, while there is
+    something: what an application does with an event must not hold up a changed limit.
 
     path: the configuration file to watch; None where there is none. A new version that is wrong is
         said once, and the former one stays in force.
@@ -39,11 +40,12 @@ class Watcher:
             *((replay.look,) if replay else ()),  # first: it notes that this process spends
             self._look_at_file,
             budgets.refresh,
-            budgets.tick,
+            budgets.catch_up,
         )
         self._seen = _signature(path)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._teller: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread; also in every child of this process."""
@@ -61,7 +63,11 @@ class Watcher:
             thread.join(1.0)
 
     def look(self) -> None:
-        """One round. Raises nothing."""
+        """One round, and what is new is told. Raises nothing."""
+        self._look()
+        self._tell()
+
+    def _look(self) -> None:
         for step in self._steps:
             with swallow("budgets"):
                 try:
@@ -80,9 +86,29 @@ class Watcher:
 
     def _rounds(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            self.look()
+            self._look()
+            self._have_told()
             self._budgets.woken.wait(INTERVAL_S)
-        self.look()
+        self._look()
+        if self._teller is not None:
+            self._teller.join()  # whoever closes us waits no longer than he likes
+        self._tell()
+
+    def _have_told(self) -> None:
+        teller = self._teller
+        if not self._budgets.has_news or (teller is not None and teller.is_alive()):
+            return
+        teller = threading.Thread(target=self._tell, name="spanledger-events", daemon=True)
+        try:
+            teller.start()
+        except RuntimeError:  # the interpreter ends
+            self._tell()
+        else:
+            self._teller = teller
+
+    def _tell(self) -> None:
+        with swallow("budgets"):
+            self._budgets.tell()
 
     def _look_at_file(self) -> None:
         signature = _signature(self._path)
@@ -100,6 +126,7 @@ class Watcher:
 
     def after_fork(self) -> None:
         """In a child: a thread of its own."""
+        self._teller = None
         self._budgets.after_fork()
         self._run()
 

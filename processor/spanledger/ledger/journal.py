@@ -11,8 +11,9 @@ those seconds at the price of stalls on slow disks.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -211,6 +212,19 @@ class Journal:
             attribution key; with none, one total of all. Raises JournalError.
         """
         return self._read(partial(journal_totals.totals, by=by, span=Span(since, until)))
+
+    def spent(
+        self,
+        by: str,
+        span: tuple[int, int],
+        within: Mapping[str, str],
+        *,
+        credits: bool = False,
+    ) -> list[tuple[str | None, Decimal]]:
+        """USD, or credits, by each `by`, from the rows with these values. Raises JournalError."""
+        return self._read(
+            partial(journal_totals.spent, by=by, span=Span(*span), within=within, credits=credits)
+        )
 
     def series(
         self, by: Sequence[str], since: int, until: int, buckets: int

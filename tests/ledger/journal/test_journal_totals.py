@@ -116,6 +116,27 @@ def test_totals_are_the_sums_of_the_rows_to_the_nano(entry, rows, by, since, unt
     journal.close()
 
 
+def test_what_is_spent_by_one_thing_within_others(journal, entry):
+    journal.append(
+        [
+            entry(tenant="acme", user="u1", nano_usd=3 * 10**9 + 1, credits=Decimal("0.1")),
+            entry(tenant="acme", user="u1", nano_usd=None, credits=Decimal("0.2")),
+            entry(tenant="acme", feature="search", nano_usd=2**63 - 1),
+            entry(tenant="other", user="u1", nano_usd=5),
+            entry(tenant="acme", user="u1", nano_usd=7, started_ns=1),
+        ]
+    )
+    span = (2, 2**62)
+    acme = {"tenant": "acme"}
+    assert dict(journal.spent("user", span, acme)) == {
+        "u1": Decimal("3.000000001"),
+        None: Decimal(2**63 - 1).scaleb(-9),
+    }
+    assert dict(journal.spent("user", span, acme, credits=True)) == {"u1": Decimal("0.3"), None: 0}
+    assert journal.spent("model", span, {**acme, "feature": "none"}) == []
+    assert dict(journal.spent("tenant", span, {})).keys() == {"acme", "other"}
+
+
 def test_sums_may_be_larger_than_sqlites_integers(journal, entry):
     journal.append([entry(nano_usd=2**63 - 1, saved_nano_usd=2**63 - 1) for _ in range(3)])
     (total,) = journal.totals()
