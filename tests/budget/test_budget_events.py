@@ -15,6 +15,7 @@ from spanledger.api.gate import OpenGate, install_gate
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.budget import budget_status, plans, reset_budget, set_budget
 from spanledger.budget.budgets import Budgets
+from spanledger.budget.config import Slot
 from spanledger.budget.evaluator import Evaluator
 from spanledger.budget.events import (
     BudgetEvent,
@@ -22,6 +23,7 @@ from spanledger.budget.events import (
     on_budget_event,
     remove_budget_callback,
 )
+from spanledger.budget.scopes import Scope
 from spanledger.budget.shared import MemoryShared
 from spanledger.budget.spenders import top_spenders
 from spanledger.budget.status import BudgetStatus
@@ -453,6 +455,29 @@ def test_readings_tell_what_is_held_and_projected(
     assert by_unit["credits"].projected is None
     assert not by_unit["usd"].unverified
     hold.release()
+
+
+def test_which_budgets_are_exported(make: MakeBudgets, spend: Spend) -> None:
+    """A user, and one of many tenants, only where the configuration spells them out."""
+    scopes = ("global", "tenant:*", "user:*", "tenant:*+user:vip", "user:vip", "feature:a")
+    budgets = make(
+        "".join(f'[[budgets]]\nscope = "{scope}"\nmonthly_usd = 100\n' for scope in scopes)
+    )
+    for names in ({"tenant": "acme"}, {"tenant": "set"}):
+        budgets.set_limit(Slot(Scope(**names), "month", "usd"), 50 * USD)
+    budgets.set_limit(Slot(Scope(user="set"), "month", "usd"), 50 * USD)
+    for user in ("vip", "other"):
+        spend(budgets, 1, user=user, feature="b")
+    assert {r.scope: r.series for r in budgets.readings()} == {
+        "global": "always",
+        "user:vip": "always",
+        "feature:a": "always",
+        "tenant:acme": "bounded",
+        "tenant:set": "bounded",
+        "tenant:acme+user:vip": "bounded",
+        "user:set": "never",
+        "user:other": "never",
+    }
 
 
 def test_ended_windows_are_let_go(make: MakeBudgets, spend: Spend, clock: Clock) -> None:

@@ -314,6 +314,41 @@ def test_a_budget_that_the_ledger_did_not_tell_of_yet_has_no_amounts() -> None:
     meter.provider.shutdown()
 
 
+def test_budgets_for_many_scopes_have_a_bounded_number_of_series() -> None:
+    def tenant(name: str, tier: str, spent: int, **more: Any) -> BudgetReading:
+        return reading(f"tenant:{name}", tier, spent=spent, series="bounded", **more)
+
+    def shown() -> set[str]:
+        collected = meter.collect()
+        scopes = {labels["scope"] for labels, _ in collected[names.METRIC_BUDGET_SPENT]}
+        assert scopes == {labels["scope"] for labels, _ in collected[names.METRIC_BUDGET_TIER]}
+        found = {scope.removeprefix("tenant:") for scope in scopes}
+        ever.update(found)
+        return found
+
+    ever: set[str] = set()
+    readings = [tenant(f"t{n}", "ok", n) for n in range(100)]
+    readings += [reading("global", "ok"), reading("user:u-1", "hard", series="never")]
+    # What is spelt out in one period has room in all.
+    readings += [reading("tenant:own", "ok"), tenant("own", "ok", 0, period="day")]
+    meter = Meter(CUMULATIVE, max_tenants=3, read_budgets=lambda: readings)
+    always = {"global", "own"}
+    assert shown() == {"t97", "t98", "t99", *always}
+    readings[0] = tenant("t0", "ok", 10**12)  # the same tier: nobody gives way
+    assert shown() == {"t97", "t98", "t99", *always}
+    readings[1] = tenant("t1", "critical", 1)
+    assert shown() == {"t1", "t98", "t99", *always}
+    del readings[99]  # its period is over
+    assert shown() == {"t0", "t1", "t98", *always}
+    # In all its life a process shows ten times as many.
+    for n in range(2, 90):
+        for others in range(2, 90):
+            readings[others] = tenant(f"t{others}", "hard" if others == n else "ok", 1)
+        shown()
+    assert len(ever - always) == 30
+    meter.provider.shutdown()
+
+
 # -- collections -----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ stand.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -26,12 +26,12 @@ from spanledger.budget.holds import (
     refusal_of,
 )
 from spanledger.budget.plans import Book, Plan
-from spanledger.budget.scopes import Scope
+from spanledger.budget.scopes import ANY, Scope
 from spanledger.budget.shared import MemoryShared, SharedBudgets, read_limits
 from spanledger.budget.status import BudgetStatus, status_of, worst
 from spanledger.budget.teller import Teller
 from spanledger.budget.tiers import NAMES
-from spanledger.budget.windows import BudgetReading, Window
+from spanledger.budget.windows import BudgetReading, Series, Window
 from spanledger.ledger.journal_producers import Spent
 from spanledger.ledger.protocol import Denied, Ledger, LimitedScope, Reservation
 
@@ -251,7 +251,8 @@ class Budgets:
         now = self._clock()
         windows = self._book.current(now)
         self._evaluator.evaluate(windows, now)
-        return [window.reading() for window in windows]
+        spelt_out = {budget.scope for budget in self._config.budgets}
+        return [window.reading(_series(window.budget.scope, spelt_out)) for window in windows]
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -350,6 +351,15 @@ class _Ask(NamedTuple):
     cheaper_estimate: CheaperEstimate | None
     credits_estimate: CreditsEstimate | None
     nowait: bool
+
+
+def _series(scope: Scope, spelt_out: Container[Scope]) -> Series:
+    """Whether a budget for `scope` is exported: what the configuration spells out is. Others are as
+    many as there are tenants, and users, who are on no metric.
+    """
+    if scope in spelt_out and not scope.is_template:
+        return "always"
+    return "never" if scope.user and (scope.user == ANY or scope not in spelt_out) else "bounded"
 
 
 def _stale(call: PaidCall, refusal: Refusal) -> bool:

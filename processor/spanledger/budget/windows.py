@@ -1,6 +1,6 @@
 """A window: one budget in one period, as this process sees it."""
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from spanledger.api.values import Tier
 from spanledger.budget.amounts import Unit
@@ -19,11 +19,15 @@ limit moved since.
 _DAY_S: Final = 86_400
 
 
+Series = Literal["always", "bounded", "never"]
+
+
 class BudgetReading(NamedTuple):
     """A budget's amounts, for gauges: integers of a thousand-millionth of `unit`.
 
     projected: at the period's end; None where it is too early to tell.
     known: the ledger told the amounts; before that they are what this process spent itself.
+    series: whether it is exported: `always`, as far as there is room, or never.
     """
 
     scope: str
@@ -36,6 +40,7 @@ class BudgetReading(NamedTuple):
     tier: Tier
     unverified: bool
     known: bool = True
+    series: Series = "always"
 
 
 class Window:
@@ -155,7 +160,7 @@ class Window:
         """Note what the period before has spent."""
         self.last_spent = spent * (self.period.length_s / self.period_before().length_s)
 
-    def reading(self) -> BudgetReading:
+    def reading(self, series: Series = "always") -> BudgetReading:
         """Its amounts as of the last evaluation."""
         return BudgetReading(
             self.scope,
@@ -168,6 +173,7 @@ class Window:
             NAMES[self.standing.tier],
             self.unverified,
             self.known,
+            series,
         )
 
 

@@ -15,15 +15,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 
 from spanledger.api import names
 from spanledger.api.guard import internal_errors, swallow
-from spanledger.api.values import LONGEST, Attribution, Tier
+from spanledger.api.values import LONGEST, Attribution
 from spanledger.ledger.entry import Entry
+from spanledger.processor.budget_series import TIERS, BudgetReading, Shown
 from spanledger.processor.exemplars import Dearest, trace_of
 from spanledger.processor.exits import at_child_exit, flush_providers
 from spanledger.processor.series import Key, Recent, Sums, Tenants
@@ -38,34 +39,8 @@ _LABELS: Final = (
 )
 _SAVED_BY: Final = {"cached": "cache", "deduplicated": "single_flight", "degraded": "degrade"}
 _SENT: Final = frozenset({"ok", "error", "degraded"})
-_TIERS: Final[dict[Tier, int]] = {"ok": 0, "warning": 1, "critical": 2, "hard": 3}
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _USES: Final = 20_000
-
-
-class BudgetReading(Protocol):
-    """How a budget stands, in nano-`unit`."""
-
-    @property
-    def scope(self) -> str: ...
-    @property
-    def period(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def tier(self) -> Tier: ...
-    @property
-    def limit(self) -> int: ...
-    @property
-    def spent(self) -> int: ...
-    @property
-    def held(self) -> int: ...
-    @property
-    def projected(self) -> int | None: ...
-    @property
-    def unverified(self) -> bool: ...
-    @property
-    def known(self) -> bool: ...
 
 
 class _State:
@@ -176,7 +151,8 @@ class Metrics:
     """Counts what goes into the books. A sink of the recorder: call it with batches of entries.
 
     max_series: label sets a metric may have; the SDK's own limit is 2,000.
-    max_tenants: tenants with series of their own; the rest is `other`.
+    max_tenants: tenants with series of their own; the rest is `other`. Also scopes of budgets that
+        are for many.
     read_budgets: how the budgets stand, read at each collection.
     zero_first: let each new label set begin with 0.
     """
@@ -200,6 +176,7 @@ class Metrics:
         self._histograms: list[Histogram] = []
         self._balances: dict[str, Decimal] = {}
         self._readings: tuple[BudgetReading, ...] = ()
+        self._shown = Shown(max_tenants)
         self._unverified = False
         self._errors_counted: dict[str, int] = {}
         self._end_awaited = False
@@ -299,8 +276,7 @@ class Metrics:
             with swallow("metrics: budgets"):
                 readings = tuple(self._read_budgets())
                 self._unverified = any(reading.unverified for reading in readings)
-                # A budget that is new here begins with what was spent elsewhere, and not with 0.
-                self._readings = tuple(reading for reading in readings if reading.known)
+                self._readings = self._shown.choose(readings)
         with self._lock:
             for place, count in dict(internal_errors).items():
                 new = count - self._errors_counted.get(place, 0)
@@ -353,7 +329,7 @@ class Metrics:
     def _read_tiers(self, _: CallbackOptions) -> list[Observation]:
         worst: dict[str, int] = {}  # a scope may have a budget a day and one a month
         for reading in self._readings:
-            worst[reading.scope] = max(worst.get(reading.scope, 0), _TIERS[reading.tier])
+            worst[reading.scope] = max(worst.get(reading.scope, 0), TIERS[reading.tier])
         return [Observation(tier, {names.LABEL_SCOPE: scope}) for scope, tier in worst.items()]
 
     def _read_unverified(self, _: CallbackOptions) -> list[Observation]:
