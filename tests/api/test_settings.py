@@ -23,6 +23,17 @@ def test_nothing_has_to_be_configured(tmp_path: Path) -> None:
     assert not settings.trust_incoming
 
 
+def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = tmp_path / "spanledger.toml"
+    assert load_settings({}, tmp_path).candidate == default
+    named = {"SPANLEDGER_CONFIG": "books.toml"}
+    assert load_settings(named, use_file=False).candidate == tmp_path / "books.toml"
+    (tmp_path / "books.toml").touch()
+    settings = load_settings(named)
+    assert (settings.path, settings.candidate) == (Path("books.toml"), tmp_path / "books.toml")
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     write(
         tmp_path,

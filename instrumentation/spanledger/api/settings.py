@@ -238,11 +238,13 @@ class Settings:
     journal, ledger, cache_store: URLs, None for the default; `origin` says where each was set.
     extra_keys: further baggage keys that become columns of the books.
     root: the whole file, from which each part reads its own table.
-    path: the file, None where there is none.
+    path: the file, None where there is none, or it is not used. candidate: where it is looked for,
+        whether it is there or not.
     """
 
     root: Section
     path: Path | None = None
+    candidate: Path | None = None
     journal: str | None = None
     ledger: str | None = None
     cache_store: str | None = None
@@ -280,7 +282,8 @@ def load_settings(
 ) -> Settings:
     """Read the environment and, with `use_file`, the file. Raises ConfigurationError."""
     env = os.environ if environ is None else environ
-    path = _config_path(env, directory or Path.cwd()) if use_file else None
+    candidate = _candidate(env, directory or Path.cwd())
+    path = _config_path(env, candidate) if use_file else None
     root = Section(_parse(path), str(path)) if path else Section({}, "environment")
     attribution = root.section("attribution")
     trust = attribution.choice("trust_incoming", ("never", "always"), "never")
@@ -300,6 +303,7 @@ def load_settings(
     return Settings(
         root=root,
         path=path,
+        candidate=candidate,
         **urls,
         disabled=env.get("SPANLEDGER_DISABLED", "").lower() in ("1", "true", "yes"),
         trust_incoming=trust == "always",
@@ -328,19 +332,24 @@ def _urls(env: Mapping[str, str], root: Section) -> tuple[dict[str, str | None],
     return urls, origins
 
 
-def _config_path(env: Mapping[str, str], directory: Path) -> Path | None:
-    if named := env.get("SPANLEDGER_CONFIG"):
-        path = Path(named)
-        if not path.is_file():
-            raise ConfigurationError(
-                f"names {named}, which is not a file",
-                source="environment",
-                key="SPANLEDGER_CONFIG",
-                remedy="Correct the path or unset the variable.",
-            )
-        return path
-    path = directory / "spanledger.toml"
-    return path if path.is_file() else None
+def _candidate(env: Mapping[str, str], directory: Path) -> Path:
+    # Absolute: an application may change its directory.
+    named = env.get("SPANLEDGER_CONFIG")
+    return Path(named).absolute() if named else directory / "spanledger.toml"
+
+
+def _config_path(env: Mapping[str, str], candidate: Path) -> Path | None:
+    named = env.get("SPANLEDGER_CONFIG")
+    if candidate.is_file():
+        return Path(named) if named else candidate
+    if named:
+        raise ConfigurationError(
+            f"names {named}, which is not a file",
+            source="environment",
+            key="SPANLEDGER_CONFIG",
+            remedy="Correct the path or unset the variable.",
+        )
+    return None
 
 
 def _parse(path: Path) -> dict[str, object]:

@@ -26,8 +26,8 @@ class Watcher:
     """A thread that keeps `budgets` up to date, and one that tells what is new, while there is
     something: what an application does with an event must not hold up a changed limit.
 
-    path: the configuration file to watch; None where there is none. A new version that is wrong is
-        said once, and the former one stays in force.
+    path: where the configuration file is watched for: its budgets are in force as soon as it is
+        there. A new version that is wrong is said once, and the former one stays in force.
     replay: what else is to be done in the background.
     """
 

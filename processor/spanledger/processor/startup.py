@@ -94,7 +94,7 @@ class Engine:
         self.replay = (
             None if ledger == MEMORY else Replay(self.budgets, self.ledger, ledger, self.journal)
         )
-        self.watcher = Watcher(self.budgets, settings.path, self.replay)
+        self.watcher = Watcher(self.budgets, settings.candidate, self.replay)
         self.metrics = Metrics(**bounds._asdict(), read_budgets=self.budgets.readings)
         sinks = (self.metrics,) if self.events is None else (self.metrics, self.events)
         self.recorder = Recorder(
@@ -290,9 +290,12 @@ def pre_instrument() -> None:
             variable = error.key.partition(".")[0]
             if error.source == "environment":
                 log.error("spanledger: a variable is not used: %s", error)
-                del environ[variable]
-                # The file that was named is not there; the default one is not what was meant.
-                use_file = use_file and variable != "SPANLEDGER_CONFIG"
+                if variable == "SPANLEDGER_CONFIG":
+                    # What was named is not there; the default one is not what was meant. It stays
+                    # named: its budgets come into force when it is there.
+                    use_file = False
+                else:
+                    del environ[variable]
             elif use_file:
                 log.error("spanledger: the configuration is not used: %s", error)
                 use_file = False
