@@ -32,7 +32,7 @@ class Spender(NamedTuple):
 
 TopSpenders = Mapping[str, Sequence[Spender]]
 """The largest spenders first, by `tenant`, `user`, `feature` and `model`, as far as the scope
-leaves them open.
+leaves them open: by the journal of this host.
 """
 
 
