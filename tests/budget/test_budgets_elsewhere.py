@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from spanledger.budget.config import Slot
 from spanledger.budget.events import BudgetEvent
 from spanledger.budget.periods import period_at
 from spanledger.budget.scopes import Scope
+from spanledger.budget.shared import MemoryShared
 from spanledger.budget.windows import Window
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import ScopeState, open_ledger
@@ -38,7 +40,7 @@ def process(tmp_path: Path, clock: Clock) -> Iterator[Process]:
     """Budgets as another process has them, over the same ledger."""
     ledgers: list[LeasedLedger] = []
 
-    def process(**more: Callable[[BudgetEvent], object]) -> Budgets:
+    def process(**more: Any) -> Budgets:
         ledgers.append(open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}"))
         return Budgets(config_of(BUDGETS), ledgers[-1], clock=clock, **more)
 
@@ -57,7 +59,9 @@ def spend(budgets: Budgets, call: MakeCall, usd: int, tenant: str = "acme") -> N
     budgets.status(tenant=tenant)
 
 
-def test_a_process_that_starts_says_what_was_spent(process: Process, call: MakeCall) -> None:
+def test_a_process_that_starts_says_what_was_spent(
+    process: Process, call: MakeCall, clock: Clock
+) -> None:
     first = process()
     spend(first, call, 120)
     spend(first, call, 20, "other")
@@ -68,7 +72,33 @@ def test_a_process_that_starts_says_what_was_spent(process: Process, call: MakeC
     second.tick()
     # Who used a budget for many scopes tells of it.
     assert stands(second) == {"tenant:acme": (120, "hard"), "global": (140, "ok")}
+    # The event is for those who spent to tell: they know who it was. Where nobody did, others do.
+    assert heard == []
+    clock.forward(5)
+    second.tick()
     assert [(event.scope, event.tier) for event in heard] == [("tenant:acme", "hard")]
+
+
+def test_who_spent_tells(process: Process, call: MakeCall, clock: Clock) -> None:
+    told: list[str] = []
+    shared = MemoryShared(lambda: clock() / 1e9)
+    one = process(shared=shared, on_event=lambda _: told.append("one"))
+    other = process(shared=shared, on_event=lambda _: told.append("other"))
+    one.tick()
+    other.tick()
+    spend(one, call, 120)
+    one._ledger.close()
+    deadline = time.monotonic() + 5
+    while stands(other)["tenant:acme"] != (120, "hard"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        clock.forward(5)
+        other.catch_up()
+    assert not other.has_news
+    one.tick()
+    clock.forward(5)
+    other.tick()
+    assert told == ["one"]
 
 
 def test_what_is_spent_elsewhere_is_seen(process: Process, call: MakeCall, clock: Clock) -> None:

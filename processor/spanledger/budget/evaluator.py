@@ -36,12 +36,14 @@ class Evaluator:
         self._ledger = ledger
         self._touched: dict[Window, None] = {}  # moved since they were evaluated
         self.news: deque[Entered] = deque()
+        self._not_ours: deque[Entered] = deque()
         self.woken = threading.Event()
 
     def after_fork(self) -> None:
         """In a child: what its parent noticed is the parent's to tell."""
         self._touched = {}
         self.news.clear()
+        self._not_ours.clear()
         self.woken = threading.Event()
 
     def tier(self, plan: Plan, now_ns: int) -> int:
@@ -62,10 +64,15 @@ class Evaluator:
         return tier
 
     def evaluate(
-        self, windows: Sequence[Window], now_ns: int, *, ask: bool = False
+        self,
+        windows: Sequence[Window],
+        now_ns: int,
+        *,
+        ask: bool = False,
+        news: deque[Entered] | None = None,
     ) -> list[Window]:
         """Evaluate by what the ledger knows here; with `ask`, the store is asked for the rest (100
-        ms at most for a hundred windows).
+        ms at most for a hundred windows). Tiers that are entered go to `news`, as a rule ours.
 
         Returns the windows that nothing is known of here.
         """
@@ -77,7 +84,7 @@ class Evaluator:
             if state is None:
                 unknown.append(window)
             elif window.evaluate(state, now_ns):
-                self._entered(window)
+                self._entered(window, self.news if news is None else news)
         return unknown
 
     def _ask(self, keys: Sequence[str]) -> dict[str, ScopeState]:
@@ -92,14 +99,15 @@ class Evaluator:
             return
         if window.standing.refused(denied.spent, denied.held, amount):
             window.spent, window.held = denied.spent, denied.held
-            self._entered(window)
+            self._entered(window, self.news)
 
-    def _entered(self, window: Window) -> None:
+    def _entered(self, window: Window, news: deque[Entered]) -> None:
         tier, cause, mine = window.standing.tier, window.standing.cause, object()
         if window.entered.setdefault(tier, mine) is mine:  # of several threads, one
             amounts = window.spent, window.held, window.projected
-            self.news.append(Entered(window, tier, cause, *amounts))
-            self.woken.set()
+            news.append(Entered(window, tier, cause, *amounts))
+            if news is self.news:
+                self.woken.set()
 
     def moved(self, group: Group, amount: int) -> None:
         """Note that a call added `amount` (nano-units) to the group's windows."""
@@ -114,7 +122,8 @@ class Evaluator:
         that were used for the first time.
 
         The store is asked for `asked`, for what has come to rest since it moved, and for what the
-        period before has spent.
+        period before has spent. What others spent is theirs to tell, who know who it was: it is
+        ours when they had until the next time that something is asked.
         """
         touched = self._touched
         windows = tuple(touched)
@@ -123,9 +132,14 @@ class Evaluator:
         new = [window for window in windows if window.last_spent is None]
         self._learn_last(dict.fromkeys((*new, *asked)))
         # None twice: what is held or projected counts when two evaluations have seen it.
-        apart = set(asked)
-        unknown = self.evaluate([w for w in windows if w not in apart], now_ns)
-        self.evaluate([*asked, *unknown], now_ns, ask=True)
+        looked, moved = set(asked), set(windows)
+        unknown = self.evaluate([w for w in windows if w not in looked], now_ns)
+        self.evaluate([*(w for w in windows if w in looked), *unknown], now_ns, ask=True)
+        if asked:
+            self.news.extend(self._not_ours)
+            self._not_ours.clear()
+            idle = [window for window in asked if window not in moved]
+            self.evaluate(idle, now_ns, ask=True, news=self._not_ours)
         return new
 
     def _learn_last(self, windows: Iterable[Window]) -> None:
