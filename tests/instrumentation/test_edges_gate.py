@@ -1,10 +1,12 @@
 """The pipeline against a gate that makes it wait, refuses, asks for a thread, or is broken itself."""
 
 import asyncio
+import os
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -21,8 +23,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from spanledger.api import BudgetError, BudgetExceeded, BudgetThrottled, attribute, guard
+from spanledger.api.attribution import current_attribution
 from spanledger.api.gate import Decision, Permit, Wait, install_gate
 from spanledger.api.values import Charge, Ending, ModelSwap, PaidCall, Tier, Usage
+from spanledger.instrumentation import pipeline
 from spanledger.instrumentation.metered import metered
 from spanledger.instrumentation.spans import use_tracer_provider
 from spanledger.instrumentation.streams import flush_streams
@@ -394,6 +398,89 @@ def test_under_trio(spans: InMemorySpanExporter) -> None:
     assert trio.run(main) == (RESULTS["openai"], RESULTS["coroutine"])
     assert [asked.nowait for asked in gate.asked] == [True, True, False, True]
     assert [kind for kind, _ in gate.ended] == ["settle", "settle"]
+
+
+async def test_the_applications_own_threads_are_not_in_the_way(
+    spans: InMemorySpanExporter,
+) -> None:
+    gate, free = gated(None), threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(free.wait, 30)) for _ in range(100)]
+    await asyncio.sleep(0)
+    try:
+        assert await asyncio.wait_for(_coroutine(), 10) == RESULTS["coroutine"]
+    finally:
+        free.set()
+        await asyncio.gather(*busy)
+    assert [asked.nowait for asked in gate.asked] == [True, False]
+
+
+def test_the_applications_own_threads_are_not_in_the_way_under_trio(
+    spans: InMemorySpanExporter,
+) -> None:
+    import trio
+    import trio.testing
+
+    gate, free = gated(None), threading.Event()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(trio.to_thread.run_sync, free.wait, 30)
+            await trio.testing.wait_all_tasks_blocked()
+            try:
+                with trio.fail_after(10):
+                    assert await _coroutine() == RESULTS["coroutine"]
+            finally:
+                free.set()
+
+    trio.run(main)
+    assert [asked.nowait for asked in gate.asked] == [True, False]
+
+
+async def test_the_gate_is_asked_in_the_calls_context(spans: InMemorySpanExporter) -> None:
+    known: list[str | None] = []
+
+    class Curious(ScriptedGate):
+        def admit(self, *arguments: Any, **more: Any) -> Permit | Wait | None:
+            known.append(current_attribution().tenant)
+            return super().admit(*arguments, **more)
+
+    install_gate(Curious(None))
+    with attribute(tenant="acme"):
+        await _coroutine()
+    assert known == ["acme", "acme"]
+
+
+async def test_a_process_that_ends_has_no_threads_left(
+    spans: InMemorySpanExporter,
+) -> None:
+    gated(None)
+    await _coroutine()
+    pool = pipeline._workers._pool
+    assert pool is not None
+    pool.shutdown()
+    gate = gated(None)
+    try:
+        assert await _coroutine() == RESULTS["coroutine"]
+    finally:
+        pipeline._workers.after_fork()
+    assert [asked.thread for asked in gate.asked] == [threading.get_ident()] * 2
+    assert [kind for kind, _ in gate.ended] == ["settle"]
+
+
+def test_a_child_asks_in_threads_of_its_own(spans: InMemorySpanExporter) -> None:
+    async def ask() -> None:
+        gated(None)
+        await asyncio.wait_for(_coroutine(), 10)
+
+    asyncio.run(ask())  # the parent has a thread
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            asyncio.run(ask())
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("way", SYNC)

@@ -1,14 +1,14 @@
 """The data layer's logic is generators that yield what they need; here it is done, in two ways."""
 
 import asyncio
-import threading
+import functools
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final, NamedTuple, TypeVar
 
-from spanledger.cache.forks import forget_at_fork
 from spanledger.cache.store import Reply, Store, StoreDownError, Waiter
+from spanledger.cache.workers import Workers
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Call(NamedTuple):
     async def arun(self) -> Any:
         if not self.store.blocks:
             return self.function()
-        job = _workers.submit(self.function)
+        job = _submit(self.function)
         try:
             done, _ = await asyncio.wait({asyncio.wrap_future(job)}, timeout=self.store.timeout_s)
         except BaseException:
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     def leave(self) -> None:
         """Do it without waiting, and without an answer."""
         if self.store.blocks:
-            _workers.submit(self.function)
+            _submit(self.function)
         else:
             self.function()
 
@@ -72,28 +72,14 @@ def _outcome(function: Callable[[], Any]) -> _Outcome:
         return _Outcome(error=error)
 
 
-class _Workers:
-    """The threads that wait for a store in the place of an event loop."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        forget_at_fork(self)
-
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-
-    def submit(self, function: Callable[[], Any]) -> "Future[_Outcome]":
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(4, thread_name_prefix="spanledger-cache")
-        try:
-            return self._pool.submit(_outcome, function)
-        except RuntimeError as error:
-            raise StoreDownError("the process is about to end") from error
+_workers: Final = Workers(4, "spanledger-cache")
 
 
-_workers: Final = _Workers()
+def _submit(function: Callable[[], Any]) -> "Future[_Outcome]":
+    try:
+        return _workers.submit(functools.partial(_outcome, function))
+    except RuntimeError as error:
+        raise StoreDownError("the process is about to end") from error
 
 
 class Wait(NamedTuple):

@@ -7,6 +7,7 @@ yields SEND.
 """
 
 import asyncio
+import contextvars
 import functools
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -17,6 +18,7 @@ from opentelemetry import context
 from spanledger.api.attribution import without_attribution
 from spanledger.api.gate import Wait
 from spanledger.api.guard import swallow
+from spanledger.cache.workers import Workers
 from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.request import NOTHING_READ, Request
 
@@ -213,6 +215,10 @@ async def advance_async(flow: Flow, answer: object = None) -> Done | None:
     return None
 
 
+# A call waits for the ledger 100 ms at most; those of one moment shall not wait for each other.
+_workers: Final = Workers(32, "spanledger-calls")
+
+
 async def _wait_for(step: float | Offload) -> Any:
     if isinstance(step, Offload) and step.awaitable is not None:
         return await step.awaitable()
@@ -222,7 +228,9 @@ async def _wait_for(step: float | Offload) -> Any:
         return await _wait_in_trio(step)
     if not isinstance(step, Offload):
         return await asyncio.sleep(step)
-    working = asyncio.ensure_future(asyncio.to_thread(step.work))
+    working = _offloaded(step.work)
+    if working is None:
+        return step.work()
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
@@ -231,12 +239,23 @@ async def _wait_for(step: float | Offload) -> Any:
         raise
 
 
+def _offloaded(work: Callable[[], Any]) -> "asyncio.Future[Any] | None":
+    """`work`, under way in a thread; None where the process is about to end, without threads."""
+    in_context = functools.partial(contextvars.copy_context().run, work)
+    try:
+        return asyncio.wrap_future(_workers.submit(in_context))
+    except RuntimeError:
+        return None
+
+
 async def _wait_in_trio(step: float | Offload) -> Any:
     import anyio  # noqa: PLC0415 - every async SDK that we patch and that runs under trio has it
     import anyio.to_thread  # noqa: PLC0415
 
     if isinstance(step, Offload):
-        return await anyio.to_thread.run_sync(step.work)
+        # The default limiter is the application's, as asyncio's default executor is.
+        limiter = anyio.CapacityLimiter(1)
+        return await anyio.to_thread.run_sync(step.work, limiter=limiter)
     return await anyio.sleep(step)
 
 
