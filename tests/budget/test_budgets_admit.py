@@ -559,7 +559,7 @@ class Closed:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
-    def reserve(self, scopes: list[LimitedScope], estimate: int) -> Denied:
+    def reserve(self, scopes: list[LimitedScope], estimate: int, **_: object) -> Denied:
         return Denied(scopes[0].key, 95 * USD, 0, unverified=True)
 
 

@@ -1,18 +1,25 @@
 """What happens to Redis and to the way there, under load: no spend is lost, nobody waits for us, nobody fails."""
 
 import contextlib
+import itertools
 import logging
 import signal
 import socket
 import threading
 import time
+import tomllib
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Self
 
 import pytest
 
 from spanledger.api.errors import ConfigurationError
-from spanledger.api.settings import Origin
+from spanledger.api.settings import Origin, Section
+from spanledger.api.values import Attribution, PaidCall
+from spanledger.budget.budgets import Budgets
+from spanledger.budget.config import read_budget_config
+from spanledger.budget.holds import Admission
 from spanledger.ledger import producer
 from spanledger.ledger import redis as redis_store
 from spanledger.ledger import scope as client_scope
@@ -294,6 +301,60 @@ def test_replies_are_lost(shared_redis: object, limited: Limited, open_ledgers: 
     assert load.spent + more.spent <= 400_000
     books_are(shared_redis.url, tenant.key, load.spent + more.spent)  # type: ignore[attr-defined]
     proxy.close()
+
+
+class SlowProxy(CuttingProxy):
+    """Brings each reply `delay_s` late."""
+
+    delay_s = 0.0
+
+    def _serve(self, client: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            client,
+            socket.create_connection(("127.0.0.1", self._port)) as server,
+        ):
+            asking = threading.Thread(target=self._pass_on, args=(client, server), daemon=True)
+            asking.start()
+            while reply := server.recv(1 << 20):
+                time.sleep(self.delay_s)
+                client.sendall(reply)
+
+    @staticmethod
+    def _pass_on(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 20):
+                server.sendall(data)
+
+
+def test_a_slow_redis_holds_a_call_up_once_however_many_budgets_it_has(
+    shared_redis: object, open_ledgers: Callable
+) -> None:
+    proxy = SlowProxy(shared_redis.port)  # type: ignore[attr-defined]
+    kinds = itertools.product(("tenant", "user", "feature"), ("daily", "weekly", "monthly"))
+    text = "".join(
+        f'[[budgets]]\nscope = "{dimension}:*"\n{period}_usd = 100\nunknown_usd = {number}\n'
+        for number, (dimension, period) in enumerate(kinds)
+    )
+    config = read_budget_config(Section(tomllib.loads(text), "spanledger.toml"))
+    ledger = open_ledgers(proxy.url)
+    budgets = Budgets(config, ledger)
+
+    def takes() -> float:
+        who = Attribution(*(uuid.uuid4().hex for _ in range(3)))
+        call = PaidCall("openai", "chat", "gpt-5", who, time.time_ns())
+        before = time.monotonic()
+        admission = budgets.admit(call, 1000)
+        after = time.monotonic()
+        assert isinstance(admission, Admission)
+        admission.hold.settle(1000)
+        return after - before
+
+    takes()  # the scripts are loaded
+    proxy.delay_s = 0.03
+    took = [takes() for _ in range(5)]
+    proxy.close()
+    assert max(took) < 0.1 + 0.1  # one after the other they would take 0.27
 
 
 # -- policies ------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import gc
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,10 +20,13 @@ from spanledger.ledger.protocol import (
     Reservation,
     open_ledger,
 )
-from spanledger.ledger.store import Report
+from spanledger.ledger.store import Grant, Report
 
 NewLedger = Callable[[], LeasedLedger]
 Limited = Callable[..., LimitedScope]
+
+
+now = time.monotonic
 
 
 def held(answer: Reservation | Denied | None) -> Reservation:
@@ -395,6 +399,71 @@ def test_threads_that_come_and_go(new_ledger: NewLedger, limited: Limited) -> No
         thread.join()
     for one in scopes:
         assert ledger.known([one.key])[one.key] == (800, 0, False)
+
+
+def test_leases_of_several_reservations_come_together(
+    new_ledger: NewLedger, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = new_ledger()
+    batches: list[int] = []
+    sync = ledger._store.sync
+
+    def counted(reports: Sequence[Report]) -> Sequence[Grant | None]:
+        batches.append(sum(report.need > 0 for report in reports))
+        return sync(reports)
+
+    monkeypatch.setattr(ledger._store, "sync", counted)
+
+    def together() -> bool:
+        scopes = [limited(f"feature:{uuid.uuid4().hex}", 100) for _ in range(3)]
+        batches.clear()
+        ledger.prepare([([one], number) for number, one in enumerate(scopes, 10)], now() + 5)
+        for number, one in enumerate(scopes, 10):
+            answer = ledger.reserve([one], number, deadline=now())
+            if isinstance(answer, Denied):  # on a busy machine Redis may once be late
+                return False
+            answer.settle(number)
+        return [needs for needs in batches if needs] == [3]
+
+    eventually(together)
+    # Where one of them is going to be denied, nobody need be asked.
+    full = limited("tenant:full", 0)
+    eventually(lambda: ledger.reserve([full], 1) == Denied(full.key, 0, 0, unverified=False))
+    batches.clear()
+    ledger.prepare([([full], 1), ([limited("tenant:new", 9)], 1)], now() + 5)
+    assert not any(batches)
+
+
+def test_a_call_that_has_no_time_left_is_decided_here(
+    new_ledger: NewLedger, limited: Limited
+) -> None:
+    ledger = new_ledger()
+    closed, opened = limited("closed", 100), limited("opened", 100, on_outage="open")
+    denied = Denied(closed.key, 0, 0, unverified=True)
+    assert ledger.reserve([closed], 10, deadline=now()) == denied
+    held(ledger.reserve([opened], 10, deadline=now())).release()
+    assert ledger.reachable
+
+
+def test_a_wait_of_a_moment_says_nothing_of_the_store(
+    new_ledger: NewLedger, limited: Limited
+) -> None:
+    ledger = new_ledger()
+    if ledger._store.instant:
+        pytest.skip("memory has nothing to wait for")
+    go_on, sync = threading.Event(), ledger._store.sync
+
+    def slow(reports: Sequence[Report]) -> Sequence[Grant | None]:
+        go_on.wait(5)
+        return sync(reports)
+
+    ledger._store.sync = slow  # type: ignore[method-assign]
+    tenant = limited("tenant:acme", 100)
+    denied = Denied(tenant.key, 0, 0, unverified=True)
+    assert ledger.reserve([tenant], 10, deadline=now() + 0.01) == denied
+    assert ledger.reachable
+    go_on.set()
+    held(reserve(ledger, [tenant], 10)).release()
 
 
 def test_the_wait_is_bounded(new_ledger: NewLedger, limited: Limited) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Final, NamedTuple
 
 from spanledger.api.errors import BudgetThrottled
@@ -33,7 +34,7 @@ from spanledger.budget.teller import Teller
 from spanledger.budget.tiers import NAMES
 from spanledger.budget.windows import BudgetReading, Series, Window
 from spanledger.ledger.journal_producers import Spent
-from spanledger.ledger.protocol import Denied, Ledger, LimitedScope, Reservation
+from spanledger.ledger.protocol import PATIENCE_S, Denied, Ledger, LimitedScope, Reservation
 
 _FORGET_NS: Final = 60 * 10**9
 _LOOK_NS: Final = 5 * 10**9
@@ -47,6 +48,8 @@ Amounts = Sequence[int | None]
 """What a call is reserved as in each group of its plan, nano-units; None where it is blocked."""
 
 CheaperEstimate = Callable[[ModelSwap], int | None]
+
+_Reserve = Callable[[Sequence[LimitedScope], int], Reservation | Denied | None]
 
 
 class Budgets:
@@ -116,7 +119,8 @@ class Budgets:
         now = self._clock()
         tier = self._evaluator.tier(plan, now)
         amounts = amounts_of(plan, call, estimate_nano, credits_estimate)
-        ask = _Ask(plan, call, amounts, cheaper_estimate, credits_estimate, nowait)
+        deadline = time.monotonic() + PATIENCE_S
+        ask = _Ask(plan, call, amounts, cheaper_estimate, credits_estimate, deadline, nowait)
         if tier:
             pause = _pause(ask, now, waited_s)
             if pause is not None:
@@ -146,7 +150,7 @@ class Budgets:
         self, ask: "_Ask", amounts: Amounts, *, degraded: bool = False
     ) -> Hold | Refusal | None:
         """Hold the amounts in all budgets or in none; None where only the network could tell."""
-        reserve = self._ledger.reserve_nowait if ask.nowait else self._ledger.reserve
+        reserve = self._reserve_of(ask, amounts, degraded=degraded)
         held: list[Held] = []
         for group, amount in zip(ask.plan.groups, amounts, strict=True):
             if amount is None:
@@ -168,6 +172,19 @@ class Budgets:
             held.append(Held(group, amount, answer))
             self._evaluator.moved(group, amount)
         return Hold(held)
+
+    def _reserve_of(self, ask: "_Ask", amounts: Amounts, *, degraded: bool) -> _Reserve:
+        """How to reserve for one group after the other."""
+        if ask.nowait:
+            return self._ledger.reserve_nowait
+        if len(amounts) > 1:
+            wanted = [
+                (group.degraded if degraded else group.full, amount)
+                for group, amount in zip(ask.plan.groups, amounts, strict=True)
+                if amount is not None and (amount or group.unit == "usd")
+            ]
+            self._ledger.prepare(wanted, ask.deadline)
+        return partial(self._ledger.reserve, deadline=ask.deadline)
 
     def _degrade(self, ask: "_Ask", refusal: Refusal) -> Admission | Refusal | None:
         """The next best that the refusing budget allows; else the refusal that remains."""
@@ -343,13 +360,17 @@ class Budgets:
 
 
 class _Ask(NamedTuple):
-    """One call that asks for leave."""
+    """One call that asks for leave.
+
+    deadline: until when it waits for the ledger, all in all.
+    """
 
     plan: Plan
     call: PaidCall
     amounts: Amounts
     cheaper_estimate: CheaperEstimate | None
     credits_estimate: CreditsEstimate | None
+    deadline: float
     nowait: bool
 
 

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from spanledger.ledger.producer import Producer
-from spanledger.ledger.protocol import Denied, LimitedScope, Reservation, ScopeState
+from spanledger.ledger.protocol import (
+    PATIENCE_S,
+    Denied,
+    LimitedScope,
+    Reservation,
+    ScopeState,
+)
 from spanledger.ledger.scope import REPORT_S, Scope
 from spanledger.ledger.store import Store
-
-PATIENCE_S: Final = 0.08
-"""A call waits this long for a lease, then the budget's outage policy decides."""
 
 
 class _Held:
@@ -63,13 +66,14 @@ class LeasedLedger:
         """This process in the store: the first 20 characters of its charge ids, and a number."""
         return self._producer.name
 
-    def reserve(self, scopes: Sequence[LimitedScope], estimate: int) -> Reservation | Denied:
+    def reserve(
+        self, scopes: Sequence[LimitedScope], estimate: int, *, deadline: float | None = None
+    ) -> Reservation | Denied:
         """Hold `estimate` in all of `scopes`, or in none. See `Ledger`."""
         producer = self._producer
-        deadline = 0.0
         while True:
             now = time.monotonic()
-            patient = not deadline or now < deadline
+            patient = deadline is None or now < deadline
             short: list[tuple[Scope, LimitedScope]] = []
             with producer.lock:
                 answer = self._take(scopes, estimate, now, short, ask=patient)
@@ -78,7 +82,27 @@ class LeasedLedger:
                 for scope, limited in short:
                     scope.wait(estimate, limited.limit)
                 ticket = producer.ticket(scope for scope, _ in short)
-            deadline = deadline or now + PATIENCE_S
+            if deadline is None:
+                deadline = now + PATIENCE_S
+            producer.wait(ticket, deadline - now)
+
+    def prepare(
+        self, wanted: Sequence[tuple[Sequence[LimitedScope], int]], deadline: float
+    ) -> None:
+        """Have the leases granted that these reservations will need. See `Ledger`."""
+        producer = self._producer
+        now = time.monotonic()
+        asked: list[Scope] = []
+        with producer.lock:
+            for scopes, estimate in wanted:
+                _, short = self._find(scopes, estimate, now)
+                if self._decide(short, estimate, now, ask=True) is not None:
+                    return  # the call is going to be denied
+                for scope, limited in short:
+                    scope.wait(estimate, limited.limit)
+                    asked.append(scope)
+            ticket = producer.ticket(asked) if asked else None
+        if ticket is not None:
             producer.wait(ticket, deadline - now)
 
     def reserve_nowait(
@@ -101,8 +125,27 @@ class LeasedLedger:
     ) -> Reservation | Denied | None:
         """Take from the leases. None where the store must be asked for those put into `short`."""
         producer = self._producer
+        found, lacking = self._find(scopes, estimate, now)
+        if lacking:
+            denied = self._decide(lacking, estimate, now, ask=ask)
+            if denied is not None or lacking:
+                short.extend(lacking)
+                return denied
+        for scope in found:
+            scope.used += estimate
+            scope.dirty = True
+            if scope.used > scope.soft:
+                producer.top_up(scope)
+        return _Held(producer, found, estimate)
+
+    def _find(
+        self, scopes: Sequence[LimitedScope], estimate: int, now: float
+    ) -> tuple[list[Scope], list[tuple[Scope, LimitedScope]]]:
+        """The scopes in use here, and those of which the lease is too short for `estimate`."""
+        producer = self._producer
         known = producer.scopes
         found: list[Scope] = []
+        short: list[tuple[Scope, LimitedScope]] = []
         for limited in scopes:
             scope = known.get(limited.key) or producer.scope(limited, now)
             found.append(scope)
@@ -112,16 +155,7 @@ class LeasedLedger:
                 or limited.limit < scope.limit
             ):
                 short.append((scope, limited))
-        if short:
-            denied = self._decide(short, estimate, now, ask=ask)
-            if denied is not None or short:
-                return denied
-        for scope in found:
-            scope.used += estimate
-            scope.dirty = True
-            if scope.used > scope.soft:
-                producer.top_up(scope)
-        return _Held(producer, found, estimate)
+        return found, short
 
     def _decide(
         self, short: list[tuple[Scope, LimitedScope]], estimate: int, now: float, *, ask: bool

@@ -27,6 +27,7 @@ _BATCH: Final = 100
 _CLOSE_S: Final = 0.5
 _SLEEP_S: Final = 2.0
 _SWEEP_S: Final = 60.0
+_SLOWEST_S: Final = 0.05
 _numbers: Final = itertools.count(1)
 
 
@@ -123,11 +124,13 @@ class Producer:
     # -- for calls; without the lock ---------------------------------------------------------------
 
     def wait(self, ticket: threading.Lock, timeout_s: float) -> None:
-        """Wait for `ticket`. Where that takes longer, the store is taken to be down."""
+        """Wait for `ticket`. Where that takes longer, the store is taken to be down, unless the
+        wait was shorter than what a store that is there may take.
+        """
         if self._store.instant:
             self._serve()
             return
-        if not ticket.acquire(timeout=max(timeout_s, 0)):
+        if not ticket.acquire(timeout=max(timeout_s, 0)) and timeout_s >= _SLOWEST_S:
             self.breaker.suspect()
             self._wake.put(None)
 

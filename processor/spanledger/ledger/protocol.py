@@ -34,6 +34,10 @@ CHARGE_PREFIX: Final = 20
 """So many characters of a charge id, and of a producer's name, are those of their process."""
 
 
+PATIENCE_S: Final = 0.08
+"""A call waits this long for leases, all in all; then its budgets' outage policy decides."""
+
+
 class LimitedScope(NamedTuple):
     """One budget's counter for one period, as one paid call sees it.
 
@@ -103,11 +107,24 @@ class Reservation(Protocol):
 class Ledger(Protocol):
     """The shared counters. All methods are thread-safe; none raises for a store that is down."""
 
-    def reserve(self, scopes: Sequence[LimitedScope], estimate: int) -> Reservation | Denied:
+    def reserve(
+        self, scopes: Sequence[LimitedScope], estimate: int, *, deadline: float | None = None
+    ) -> Reservation | Denied:
         """Hold `estimate` in all of `scopes`, or in none.
+
+        deadline: until when it may wait for the store (`time.monotonic`), where one call reserves
+            several times; else for `PATIENCE_S`.
 
         Takes microseconds as a rule, a round trip to the store when a lease is short, never more
         than 100 ms.
+        """
+        ...
+
+    def prepare(
+        self, wanted: Sequence[tuple[Sequence[LimitedScope], int]], deadline: float
+    ) -> None:
+        """Have the leases that these reservations will need granted in one round trip, not one
+        after the other. Waits until then, at most until `deadline`.
         """
         ...
 
