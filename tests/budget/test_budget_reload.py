@@ -273,6 +273,44 @@ def test_scopes_in_use_are_listed(opened: Open) -> None:
     assert list(other.used()) == expected
 
 
+def test_a_redis_that_loses_its_memory_is_told_again(
+    redis_url: str, make: MakeBudgets, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = time.time() + 1000
+    used = {"tenant:a|day|2026-11-03": later}, {"tenant:b|day|2026-11-03": later}
+    places = [open_shared(redis_url) for _ in range(2)]
+    one, other = (make(MONTH, shared=place) for place in places)
+    beta = Slot(Scope(tenant="beta"), "day", "usd")
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        one.set_limit(ACME, 7 * USD)
+        one.set_limit(beta, 3 * USD)
+        for place, keys in zip(places, used, strict=True):
+            place.note_used(keys)
+        other.refresh()
+        client.flushall()
+        open_shared(redis_url).set_limit(beta, 4 * USD)  # by somebody who knows nothing yet
+        for budgets in (one, other):
+            budgets.refresh()
+            assert {str(b.scope): b.limit for b in budgets.config.budgets} == {
+                "tenant:*": 100 * USD,
+                "tenant:acme": 7 * USD,
+                "tenant:beta": 4 * USD,
+            }
+        newcomer = open_shared(redis_url)
+        assert read_limits(newcomer) == {ACME: 7 * USD, beta: 4 * USD}
+        assert list(newcomer.used()) == ["tenant:a|day|2026-11-03", "tenant:b|day|2026-11-03"]
+        assert "lost the limits set at run time; the 2 that" in caplog.text
+        caplog.clear()
+        # What is taken back stays so.
+        other.set_limit(ACME, None)
+        for budgets in (one, other):
+            budgets.refresh()
+        assert read_limits(newcomer) == {beta: 4 * USD}
+        assert not caplog.records
+        client.flushall()
+
+
 def test_a_limit_that_nobody_can_read(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(MemoryShared):
         def limits(self) -> dict[str, str]:

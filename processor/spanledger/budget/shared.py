@@ -8,6 +8,7 @@ It lies beside the ledger: for SQLite in a file of its own next to the ledger's,
     keys of their own. Only our background thread and the cli come here, never a paid call.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from spanledger.api.guard import say_once
+from spanledger.api.guard import log, say_once
 from spanledger.budget.amounts import from_nano, to_nano
 from spanledger.budget.config import Slot, most_limit
 from spanledger.budget.tiers import Tiers
@@ -174,9 +175,17 @@ class SqliteShared:
         return [key for (key,) in rows]
 
 
+_LIMITS: Final = "spanledger:budgets:limits"
+_USED: Final = "spanledger:budgets:used"
+_MARK: Final = "mark"  # no slot has this name
+
+
 class RedisShared:
     """Of a fleet: a hash of limits, a sorted set of what is in use, and a key for each event that
     is out.
+
+    A mark in the hash says whether it is still the one that this process knew. Where it is another
+    or none, Redis has lost its memory, and each process writes back what it knew.
     """
 
     shares: bool = True
@@ -200,6 +209,9 @@ class RedisShared:
         self._url = f"{scheme.removesuffix('+cluster')}://{rest}"
         self._options = options
         self._client: Any = None
+        self._mark: str | None = None
+        self._limits: dict[str, str] = {}
+        self._used: dict[str, float] = {}
 
     def _run(self, command: str, *values: object) -> Any:
         try:
@@ -211,26 +223,58 @@ class RedisShared:
             raise OSError(f"Redis: {type(error).__name__}") from None
 
     def limits(self) -> Mapping[str, str]:
-        return cast("Mapping[str, str]", self._run("HGETALL", "spanledger:budgets:limits"))
+        mark, limits = self._read_limits()
+        if self._mark not in (None, mark):
+            self._write_back()
+            mark, limits = self._read_limits()
+        self._mark, self._limits = mark, limits
+        return limits
+
+    def _read_limits(self) -> tuple[str | None, dict[str, str]]:
+        limits = dict(cast("Mapping[str, str]", self._run("HGETALL", _LIMITS)))
+        return limits.pop(_MARK, None), limits
+
+    def _write_back(self) -> None:
+        for slot, limit in self._limits.items():
+            self._run("HSETNX", _LIMITS, slot, limit)  # what was set since then is newer
+        if self._used:
+            self._run("ZADD", _USED, *_scored(self._used))
+        self._set_mark()
+        if self._limits:
+            log.warning(
+                "spanledger: the ledger's Redis lost the limits set at run time; the %d that are "
+                "known here are written back",
+                len(self._limits),
+            )
+
+    def _set_mark(self) -> None:
+        self._run("HSETNX", _LIMITS, _MARK, os.urandom(8).hex())
 
     def set_limit(self, slot: Slot, limit: int | None) -> None:
         if limit is None:
-            self._run("HDEL", "spanledger:budgets:limits", str(slot))
+            self._run("HDEL", _LIMITS, str(slot))
         else:
-            self._run("HSET", "spanledger:budgets:limits", str(slot), str(limit))
+            self._run("HSET", _LIMITS, str(slot), str(limit))
+            self._set_mark()
 
     def claim(self, name: str, expires_s: float) -> bool:
         key = f"spanledger:budgets:event:{name}"
         return self._run("SET", key, "1", "NX", "PXAT", round(expires_s * 1000)) is not None
 
     def note_used(self, keys: Mapping[str, float]) -> None:
-        self._run("ZREMRANGEBYSCORE", "spanledger:budgets:used", "-inf", time.time())
-        scored = [part for key, until in keys.items() for part in (until, key)]
-        self._run("ZADD", "spanledger:budgets:used", *scored)
+        now = time.time()
+        self._run("ZREMRANGEBYSCORE", _USED, "-inf", now)
+        self._run("ZADD", _USED, *_scored(keys))
+        self._set_mark()
+        self._used = {key: until for key, until in self._used.items() if until > now} | dict(keys)
 
     def used(self) -> Sequence[str]:
-        found = self._run("ZRANGEBYSCORE", "spanledger:budgets:used", time.time(), "+inf")
+        found = self._run("ZRANGEBYSCORE", _USED, time.time(), "+inf")
         return sorted(cast("list[str]", found))
+
+
+def _scored(keys: Mapping[str, float]) -> list[str | float]:
+    return [part for key, until in keys.items() for part in (until, key)]
 
 
 def limit_of(amount: Decimal) -> int:
