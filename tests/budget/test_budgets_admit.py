@@ -1,6 +1,8 @@
 """Admission: tiers, throttle, degradation and refusal, over a real ledger."""
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -195,6 +197,33 @@ def test_critical_paces_and_then_throttles(
         budgets.admit(call(), USD // 10, waited_s=31)
     clock.forward(answer.seconds)
     admitted(budgets.admit(call(), USD // 10, waited_s=answer.seconds))
+
+
+def test_processes_share_the_pace(
+    call: MakeCall, clock: Clock, ledger: LeasedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.set("2026-11-21T00:00:00")
+    ledgers = [ledger, *(LeasedLedger(ledger._store) for _ in range(3))]
+    processes = [
+        Budgets(config_of(MONTH + "max_wait = 0\n"), each, clock=clock) for each in ledgers
+    ]
+    for process in processes:
+        process.record(call(), round(22.5 * USD))
+    key = processes[0]._book.plan(call()).windows[0].key
+    until = time.monotonic() + 10
+    while [each.producers(key) for each in ledgers] != [4] * 4:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    calls = 0
+    for process in processes:
+        clock.forward(0.1)
+        with suppress(BudgetThrottled):
+            while calls < 100:
+                pay(process, call(), 0.02)
+                calls += 1
+    for each in ledgers[1:]:
+        each.close()
+    assert calls * 0.02 == pytest.approx(0.6, abs=0.15)  # as one process alone may run ahead
 
 
 def test_never_wait(

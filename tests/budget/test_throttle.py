@@ -50,6 +50,32 @@ def test_where_nothing_is_left_it_has_no_say() -> None:
     assert pacer.wait_s(0) == 0.0
 
 
+def test_processes_share_the_pace_and_the_burst() -> None:
+    pacers = [Pacer(0, DAY) for _ in range(4)]
+
+    def ask_all(now: int) -> int:
+        passed = 0
+        for pacer in pacers:
+            while pacer.wait_s(now) == 0.0:
+                pacer.passed(now, 1, 10_000, len(pacers))
+                passed += 1
+        return passed
+
+    assert ask_all(0) == pytest.approx(10_000 * BURST, abs=4)
+    later = round(BURST * DAY)
+    assert ask_all(later) == pytest.approx(10_000 * BURST, abs=6)
+
+
+def test_who_is_held_back_keeps_his_part_for_a_while() -> None:
+    pacer = Pacer(0, DAY)
+    pacer.passed(0, 500, 10_000, 4)
+    before = pacer.wait_s(0)
+    pacer.passed(0, 500, 10_000, 1)  # the others wait, so nobody counts them
+    assert pacer.wait_s(0) - before == pytest.approx(4 * DAY_S / 20)
+    pacer.passed(DAY // 2, 500, 10_000, 1)
+    assert pacer.wait_s(DAY // 2) == pytest.approx(DAY_S / 40 - BURST_S)
+
+
 @given(st.integers(1, 50), st.integers(0, 9))
 def test_who_asks_at_every_chance_spends_to_the_end(cost: int, tenths: int) -> None:
     """With calls always at hand, what was left is spent by the end, and not long before it."""

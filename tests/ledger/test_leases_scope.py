@@ -11,6 +11,7 @@ GRANT = Grant(
     spent=0,
     held=0,
     retired=0,
+    producers=1,
     recovering=False,
     short=False,
     stale=False,

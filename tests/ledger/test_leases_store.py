@@ -127,6 +127,16 @@ def test_beyond_the_need_a_share_is_granted(stand: Stand) -> None:
     assert stand.say("c", need=10, want=20).cap == 20
 
 
+def test_a_grant_tells_how_many_spend(stand: Stand) -> None:
+    assert stand.say("a").producers == 1
+    assert stand.say("b").producers == 2
+    assert stand.say("a").producers == 2
+    assert stand.say("b", final=True).producers == 1
+    stand.say("c")
+    stand.live_on(LEASE + 1000, "a")
+    assert stand.say("a").producers == 1
+
+
 def test_what_is_left_is_granted_to_those_who_fit(stand: Stand) -> None:
     stand.say("a", cum=900)
     assert stand.say("b", least=60, need=180).cap == 100

@@ -296,6 +296,17 @@ def test_a_scope_at_rest_whose_time_is_over_is_forgotten(
     eventually(lambda: dict(ledger.counters()) == {tenant.key: (1, 0, False)})
 
 
+def test_how_many_spend_from_a_scope(new_ledger: NewLedger, limited: Limited) -> None:
+    ledgers = [new_ledger() for _ in range(3)]
+    tenant = limited("tenant:acme", 1000)
+    assert ledgers[0].producers(tenant.key) == 1
+    calls = [held(reserve(ledger, [tenant], 1)) for ledger in ledgers]
+    for ledger in ledgers:
+        eventually(lambda: ledger.producers(tenant.key) == 3)  # noqa: B023
+    for call in calls:
+        call.release()
+
+
 def test_nowait_never_asks_the_store(new_ledger: NewLedger, limited: Limited) -> None:
     ledger = new_ledger()
     tenant = limited("tenant:acme", 1000)

@@ -139,7 +139,7 @@ class Budgets:
             return None
         if isinstance(held, Hold):
             if tier:
-                _pace(ask, now)
+                self._pace(ask, now)
             return Admission(NAMES[tier], hold=held)
         way = self._degrade(ask, held)
         if isinstance(way, Refusal):
@@ -185,6 +185,14 @@ class Budgets:
             ]
             self._ledger.prepare(wanted, ask.deadline)
         return partial(self._ledger.reserve, deadline=ask.deadline)
+
+    def _pace(self, ask: "_Ask", now: int) -> None:
+        """Note a call that was let through at the critical tier."""
+        for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
+            for window in group.windows:
+                if amount and window.paces:
+                    sharers = self._ledger.producers(window.key)
+                    window.pacer.passed(now, amount, window.left, sharers)
 
     def _degrade(self, ask: "_Ask", refusal: Refusal) -> Admission | Refusal | None:
         """The next best that the refusing budget allows; else the refusal that remains."""
@@ -400,11 +408,3 @@ def _pause(ask: _Ask, now: int, waited_s: float) -> Pause | None:
                 raise BudgetThrottled(scope=window.scope, retry_after=wait_s)
             longest = max(longest, wait_s)
     return Pause(max(longest, _SHORTEST_PAUSE_S)) if longest else None
-
-
-def _pace(ask: _Ask, now: int) -> None:
-    """Note a call that was let through at the critical tier."""
-    for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
-        for window in group.windows:
-            if amount and window.paces:
-                window.pacer.passed(now, amount, window.left)

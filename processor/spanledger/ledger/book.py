@@ -191,6 +191,7 @@ def _answer(
         spent=retired + head.live,
         held=head.held,
         retired=retired,
+        producers=head.producers,
         recovering=_recovering(head, now, lease_ms),
         short=now < head.short,
         stale=stale,

@@ -216,6 +216,11 @@ class LeasedLedger:
             used = [scope for key in keys if (scope := producer.scopes.get(key)) is not None]
             return {scope.key: scope.state(down=down) for scope in used}
 
+    def producers(self, key: str) -> int:
+        """How many processes spend from `key` now. See `Ledger`."""
+        scope = self._producer.scopes.get(key)
+        return max(1, scope.producers) if scope else 1
+
     def counters(self) -> Iterable[tuple[str, ScopeState]]:
         """All that is known here, for metrics; no network."""
         producer = self._producer

@@ -161,6 +161,12 @@ class Ledger(Protocol):
         """
         ...
 
+    def producers(self, key: str) -> int:
+        """How many processes spend from `key` now, this one included, as far as known here; no
+        network.
+        """
+        ...
+
     def counters(self) -> Iterable[tuple[str, ScopeState]]:
         """All that is known here, for metrics; no network."""
         ...

@@ -212,7 +212,7 @@ class RedisStore:
             ],
         )
         return [
-            answer and Grant(*answer[:6], *(flag == 1 for flag in answer[6:])) for answer in answers
+            answer and Grant(*answer[:7], *(flag == 1 for flag in answer[7:])) for answer in answers
         ]
 
     def read(self, keys: Sequence[str]) -> Sequence[Totals | None]:

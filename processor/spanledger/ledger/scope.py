@@ -46,7 +46,7 @@ class Scope:
     limit: the limit that the lease was granted under; a call with a lower one must not use it.
     until: when the lease ends, by the monotonic clock. soft: a lease used beyond this is topped up
         early.
-    synced_at: when the last answered report was sent.
+    synced_at: when the last answered report was sent. producers: how many spent from it then.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class Scope:
         "expires_s",
         "key",
         "limit",
+        "producers",
         "recovering",
         "soft",
         "synced_at",
@@ -98,6 +99,7 @@ class Scope:
         self._low = False
         self._want = 0
         self.synced_at = float("-inf")
+        self.producers = 1
         self._waiting: list[tuple[int, int]] = []
         self._outage_from: int | None = None
         self._denial: _Denial | None = None
@@ -247,6 +249,7 @@ class Scope:
         self._generation = grant.generation
         self._others_spent = grant.spent - report.cum
         self._others_held = grant.held - report.inflight
+        self.producers = grant.producers
         self._short = grant.short
         self.recovering = grant.recovering
         self.cap = grant.cap

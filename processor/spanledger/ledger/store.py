@@ -62,6 +62,7 @@ class Grant(NamedTuple):
     cap: the lease: the cum up to which the producer may go; never below its `keep`.
     spent, held: of all producers together; held are estimates in flight.
     retired: spent by producers that are gone.
+    producers: how many spend from the scope now.
     recovering: the store lost its memory a moment ago and grants nothing until everybody had time
         to report.
     short: somebody needs what others hold unused: give it back.
@@ -74,6 +75,7 @@ class Grant(NamedTuple):
     spent: int
     held: int
     retired: int
+    producers: int
     recovering: bool
     short: bool
     stale: bool

@@ -152,4 +152,6 @@ if created then redis.call("PEXPIREAT", scope, text(math.max(expires_s * 1000, n
 
 local retired = head[OLD] + head[RETIRED]
 local short = now < head[SHORT] and 1 or 0
-return {head[GEN], base, cap, retired + head[LIVES], head[HELD], retired, recovering and 1 or 0, short, stale}
+return {
+    head[GEN], base, cap, retired + head[LIVES], head[HELD], retired, head[PRODUCERS], recovering and 1 or 0, short, stale
+}
