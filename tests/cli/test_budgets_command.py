@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from redis_server import redis_server
 from rich.console import Console
 
 from spanledger.api.errors import ConfigurationError, SpanledgerError
@@ -18,6 +20,7 @@ from spanledger.api.settings import load_settings
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
 from spanledger.budget import Budgets, open_shared, read_budget_config
 from spanledger.budget.config import AMOUNTS
+from spanledger.budget.shared import SqliteShared
 from spanledger.cli import budgets as command
 from spanledger.cli import budgets_table
 from spanledger.cli.budgets_figures import config_of, figures, source_of
@@ -237,6 +240,69 @@ def test_watch_ends_with_ctrl_c(
     assert "30.00" in out()
 
 
+def watched(monkeypatch: pytest.MonkeyPatch, out: Out, *between: Callable[[], object]) -> list[str]:
+    """What `--watch` shows at first, and after each of these."""
+    pictures: list[str] = []
+    steps = iter(between)
+
+    def sleep(_: float) -> None:
+        pictures.append(out())
+        if (step := next(steps, None)) is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal: each picture is drawn
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert run("--watch") == 0
+    return pictures
+
+
+def test_watch_outlives_a_mistake_in_the_file(
+    place: Path, journal: Journal, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book(journal, 10)
+    file = place / "spanledger.toml"
+    before, wrong, after = watched(
+        monkeypatch,
+        out,
+        lambda: file.write_text(CONFIG.replace("monthly_usd = 100", "monthly_usd = -1")),
+        lambda: file.write_text(CONFIG.replace("monthly_usd = 100", "monthly_usd = 300")),
+    )
+    assert "100/month" in before
+    assert "100/month" in wrong
+    assert "Not up to date" not in before + after
+    assert "Not up to date" in wrong
+    assert "monthly_usd" in wrong
+    assert "300/month" in after
+
+
+def test_watch_outlives_the_ledger(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis_server() as server:
+        monkeypatch.setenv("SPANLEDGER_LEDGER", server.url)
+        open_shared(server.url).note_used({"tenant:acme|month|2026-11": time.time() + 1000})
+        before, gone = watched(
+            monkeypatch, out, lambda: (server.process.kill(), server.process.wait())
+        )
+    assert "tenant:acme" in before
+    assert "Not up to date" not in before
+    assert "tenant:acme" in gone
+    assert "Not up to date: limits set at run time cannot be read: Redis: Conn" in gone
+
+
+def test_scopes_that_cannot_be_read(
+    shared: str, journal: Journal, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used(_: object) -> NoReturn:
+        raise OSError("gone between two questions")
+
+    book(journal, 80)
+    monkeypatch.setattr(SqliteShared, "used", used)
+    assert run() == 0
+    text = out()
+    assert "80%  warning" in text
+    assert "gone between two questions" in text
+
+
 def test_watch_sees_what_comes_meanwhile(journal: Journal) -> None:
     source = source_of(load_settings(), lambda: journal)
     spent: list[list[int]] = []
@@ -372,11 +438,27 @@ def test_amounts_that_are_none(amount: str, capsys: pytest.CaptureFixture[str]) 
     assert "argument --daily-usd" in capsys.readouterr().err
 
 
-def test_a_store_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_out_of_reach(
+    place: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal, out: Out
+) -> None:
     monkeypatch.setenv("SPANLEDGER_LEDGER", "redis://127.0.0.1:1/0")
-    for words in ((), ("set", "global", "--daily-usd", "1"), ("reset", "global")):
+    for words in (("set", "global", "--daily-usd", "1"), ("reset", "global")):
         with pytest.raises(SpanledgerError, match="Redis: "):
             run(*words)
+    # What this host knows is shown all the same.
+    book(journal, 80)
+    assert run() == 0
+    text = out()
+    assert "80%  warning" in text
+    assert "The ledger cannot be reached or recovers: more may have been spent." in text
+    assert "from this host's journal and the file (limits set at run time cannot be read" in text
+    assert run("--json") == 0
+    text = out()
+    assert "Redis: ConnectionError" in json.loads(text)["source"]
+    assert all(entry["unverified"] for entry in shown(text).values())
+    (place / "spanledger.toml").write_text("")
+    with pytest.raises(SpanledgerError, match="Redis: "):
+        run()
 
 
 # -- explain -----------------------------------------------------------------------------------------------

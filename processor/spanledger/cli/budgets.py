@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -15,9 +15,11 @@ from spanledger.api.settings import load_settings
 from spanledger.cli.arguments import Subparsers, add_journal, open_to_read
 
 if TYPE_CHECKING:  # the rest is imported where it is needed: other commands do not pay for it
+    from rich.console import Console, RenderableType
+
     from spanledger.budget.config import Slot
     from spanledger.budget.shared import SharedBudgets
-    from spanledger.cli.budgets_figures import Figures
+    from spanledger.cli.budgets_figures import Figures, Reader
 
 _TOP: Final = 50
 _SPENDERS: Final = 5
@@ -116,24 +118,20 @@ def _amount(text: str) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     """Show the budgets; the exit code is 1 where there are none. Raises ConfigurationError."""
-    from spanledger.cli.budgets_figures import config_of, figures, source_of  # noqa: PLC0415
+    from spanledger.cli.budgets_figures import Reader  # noqa: PLC0415
 
-    settings = load_settings()
-    if not config_of(settings).budgets:
-        print(_NO_BUDGETS, file=sys.stderr)
-        return 1
-    source = source_of(settings, partial(open_to_read, arguments))
-
-    def read() -> "Figures":
-        return figures(config_of(load_settings()), source, time.time_ns())
-
-    try:
+    with closing(Reader(partial(open_to_read, arguments))) as reader:
+        found = reader.read(time.time_ns())
+        if not found.budgets:
+            print(_NO_BUDGETS, file=sys.stderr)
+            return 1
         if arguments.json:
-            print(json.dumps(_record(read()), indent=2))
+            print(json.dumps(_record(found), indent=2))
+        elif arguments.watch:
+            _watch(reader, found, top=arguments.top)
         else:
-            _draw(read, watch=arguments.watch, top=arguments.top)
-    finally:
-        source.close()
+            console = _console()
+            console.print(_drawn(found, console, top=arguments.top))
     return 0
 
 
@@ -145,23 +143,36 @@ _NO_BUDGETS: Final = """No budgets yet. Put one into spanledger.toml (or set SPA
 """
 
 
-def _draw(read: "Callable[[], Figures]", *, watch: bool, top: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
+def _watch(reader: "Reader", found: "Figures", *, top: int) -> None:
+    from rich.console import Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    from spanledger.cli.budgets_table import drawn  # noqa: PLC0415
-
-    console = Console(highlight=False)
-    if not watch:
-        console.print(drawn(read(), time.time_ns(), console, top=top))
-        return
+    console, trouble = _console(), ""
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
-                live.update(drawn(read(), time.time_ns(), console, top=top), refresh=True)
+                table = _drawn(found, console, top=top)
+                live.update(Group(table, Text(trouble)) if trouble else table, refresh=True)
                 time.sleep(_EVERY_S)
+                try:
+                    found, trouble = reader.read(time.time_ns()), ""
+                except SpanledgerError as error:  # a mistake saved into the file, say
+                    trouble = f"Not up to date: {error}"
         except KeyboardInterrupt:
             return
+
+
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(highlight=False)
+
+
+def _drawn(found: "Figures", console: "Console", *, top: int) -> "RenderableType":
+    from spanledger.cli.budgets_table import drawn  # noqa: PLC0415
+
+    return drawn(found, time.time_ns(), console, top=top)
 
 
 def _record(figures: "Figures") -> dict[str, Any]:

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from spanledger.api.errors import SpanledgerError
-from spanledger.api.settings import Settings
+from spanledger.api.settings import Settings, load_settings
 from spanledger.budget.amounts import to_nano
-from spanledger.budget.config import BudgetConfig, read_budget_config
+from spanledger.budget.config import Budget, BudgetConfig, read_budget_config
 from spanledger.budget.plans import Book
 from spanledger.budget.scopes import DIMENSIONS, Scope
 from spanledger.budget.shared import SharedBudgets, open_shared, read_limits
@@ -23,10 +23,11 @@ class Figures(NamedTuple):
     """All budgets as they stand.
 
     source: where the amounts come from, for people.
-    windows: one for each budget's scope, the worst first.
+    budgets: those in force. windows: one for each budget's scope, the worst first.
     """
 
     source: str
+    budgets: Sequence[Budget]
     windows: list[Window]
 
 
@@ -48,6 +49,10 @@ class Source(Protocol):
         ...
 
 
+class OutOfReachError(SpanledgerError):
+    """What the processes share about budgets cannot be read."""
+
+
 def shared_of(settings: Settings) -> SharedBudgets | None:
     """What processes share about budgets; None where each has a ledger of its own."""
     shared = open_shared(ledger_url(settings))
@@ -57,7 +62,7 @@ def shared_of(settings: Settings) -> SharedBudgets | None:
 def config_of(settings: Settings) -> BudgetConfig:
     """The budgets in force: the file's, and before them the limits that were set at run time.
 
-    Raises ConfigurationError, and SpanledgerError where the latter cannot be read.
+    Raises ConfigurationError, and OutOfReachError where the latter cannot be read.
     """
     config = read_budget_config(settings.root)
     shared = shared_of(settings)
@@ -66,7 +71,7 @@ def config_of(settings: Settings) -> BudgetConfig:
     try:
         return config.with_limits(read_limits(shared))
     except OSError as error:
-        raise SpanledgerError(f"limits set at run time cannot be read: {error}") from error
+        raise OutOfReachError(f"limits set at run time cannot be read: {error}") from error
 
 
 def source_of(settings: Settings, open_journal: Callable[[], Journal | None]) -> Source:
@@ -77,6 +82,43 @@ def source_of(settings: Settings, open_journal: Callable[[], Journal | None]) ->
     return _FromLedger(open_ledger(ledger_url(settings), settings.origin("ledger")), shared)
 
 
+class Reader:
+    """Reads how the budgets stand, as often as it is asked; by the file and the journal of this
+    host where the ledger was out of reach from the first.
+    """
+
+    def __init__(self, open_journal: Callable[[], Journal | None]) -> None:
+        self._open_journal = open_journal
+        self._source: Source | None = None
+        self._instead: _FromJournal | None = None
+        self._read = False
+
+    def read(self, now_ns: int) -> Figures:
+        """How they stand now. Raises ConfigurationError, JournalError and OutOfReachError."""
+        settings = load_settings()
+        try:
+            config = config_of(settings)
+            if not config.budgets:
+                return Figures("nowhere", (), [])
+            self._source = self._source or source_of(settings, self._open_journal)
+            found = figures(config, self._source, now_ns)
+        except OutOfReachError as error:
+            config = read_budget_config(settings.root)
+            if self._read or not config.budgets:
+                raise
+            self._instead = self._instead or _FromJournal(self._open_journal(), verified=False)
+            self._instead.name = f"this host's journal and the file ({error})"
+            return figures(config, self._instead, now_ns)
+        self._read = True
+        return found
+
+    def close(self) -> None:
+        """Let go of what it reads."""
+        for source in (self._source, self._instead):
+            if source is not None:
+                source.close()
+
+
 def figures(config: BudgetConfig, source: Source, now_ns: int) -> Figures:
     """All budgets as they stand at `now_ns`."""
     book = Book(config, now_ns)
@@ -84,7 +126,7 @@ def figures(config: BudgetConfig, source: Source, now_ns: int) -> Figures:
         book.of_call(scope, now_ns)
     windows = book.current(now_ns)
     fill(windows, source, now_ns)
-    return Figures(source.name, sorted(windows, key=_rank))
+    return Figures(source.name, config.budgets, sorted(windows, key=_rank))
 
 
 def fill(windows: Sequence[Window], source: Source, now_ns: int) -> None:
@@ -119,7 +161,11 @@ class _FromLedger:
         self._shared = shared
 
     def scopes(self, now_ns: int) -> Iterable[Scope]:
-        return {Scope.parse(key.partition("|")[0]) for key in self._shared.used()}
+        try:
+            used = self._shared.used()
+        except OSError as error:
+            raise OutOfReachError(f"scopes in use cannot be read: {error}") from error
+        return {Scope.parse(key.partition("|")[0]) for key in used}
 
     def amounts(self, windows: Sequence[Window]) -> Iterable[tuple[ScopeState, int]]:
         keys = [window.key for window in windows]
@@ -142,12 +188,16 @@ class _Sum(NamedTuple):
 
 
 class _FromJournal:
-    """The amounts as a ledger would have counted them: what is in flight is not known here."""
+    """The amounts as a ledger would have counted them: what is in flight is not known here.
+
+    verified: False where other hosts may have spent as well.
+    """
 
     name: str = "the journal (the ledger is the application's own)"
 
-    def __init__(self, journal: Journal | None) -> None:
+    def __init__(self, journal: Journal | None, *, verified: bool = True) -> None:
         self._journal = journal
+        self._verified = verified
         self._sums: dict[tuple[int, int, tuple[int, ...]], Mapping[Scope, _Sum]] = {}
 
     def scopes(self, now_ns: int) -> Iterable[Scope]:
@@ -164,7 +214,7 @@ class _FromJournal:
             spent = self._spent(window, period.start_ns, period.end_ns)
             before = window.period_before()
             last = self._spent(window, before.start_ns, before.end_ns)
-            yield ScopeState(spent, 0, unverified=False), last
+            yield ScopeState(spent, 0, unverified=not self._verified), last
 
     def _spent(self, window: Window, since: int, until: int) -> int:
         scope, budget = Scope.parse(window.scope), window.budget
