@@ -23,7 +23,7 @@ def budget_status(
 
     For a banner, or a cheaper path, before a call is made. Where there is no such budget its tier
     is `ok` and all amounts are None. Takes microseconds for a scope in use, else a round trip to
-    the ledger, 100 ms at most.
+    the ledger, 100 ms at most; in an event loop: `await asyncio.to_thread(budget_status, ...)`.
     """
     budgets = _running()
     if budgets is None:
@@ -39,8 +39,8 @@ def set_budget(scope: str, **amounts: Decimal | int | str) -> None:
 
     amounts: by daily_usd, weekly_usd, monthly_usd, daily_credits, weekly_credits, monthly_credits.
 
-    Waits for the ledger's store. Raises ConfigurationError for what is no scope or amount, OSError
-    where the store cannot be reached.
+    Waits for the ledger's store, so in an event loop call it in a thread. Raises ConfigurationError
+    for what is no scope or amount, OSError where the store cannot be reached.
     """
     budgets = _needed(scope)
     limits = {_slot(scope, key): _limit(key, amount) for key, amount in amounts.items()}
