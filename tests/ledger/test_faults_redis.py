@@ -476,7 +476,9 @@ def test_a_url_that_redis_cannot_read() -> None:
 # -- cluster -------------------------------------------------------------------------------------------------
 
 
-def test_a_cluster_of_three(new_redis: Callable, limited: Limited, open_ledgers: Callable) -> None:
+@pytest.fixture
+def cluster(new_redis: Callable) -> list:
+    """Three nodes."""
     nodes = [
         new_redis("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)
     ]
@@ -487,6 +489,11 @@ def test_a_cluster_of_three(new_redis: Callable, limited: Limited, open_ledgers:
         node.command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
     for node in nodes:
         eventually(lambda: node.command("CLUSTER INFO")["cluster_state"] == "ok")  # noqa: B023
+    return nodes
+
+
+def test_a_cluster_of_three(cluster: list, limited: Limited, open_ledgers: Callable) -> None:
+    nodes = cluster
     url = nodes[0].url.replace("redis://", "redis+cluster://")
     ledger, other = open_ledgers(url), open_ledgers(url)
     scopes = [limited(f"feature:{i}", 100_000, on_outage="closed") for i in range(9)]
@@ -508,3 +515,27 @@ def test_a_cluster_of_three(new_redis: Callable, limited: Limited, open_ledgers:
     nodes[2].kill()
     eventually(lambda: isinstance(ledger.reserve(scopes, 1), Denied))
     assert ledger.state([one.key for one in scopes])[scopes[0].key].unverified
+
+
+def test_one_node_of_a_cluster_loses_its_memory(
+    cluster: list, limited: Limited, open_ledgers: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_scope, "IDLE_S", 0.2)
+    url = cluster[0].url.replace("redis://", "redis+cluster://")
+    ledger = open_ledgers(url)
+    resting = [limited(f"tenant:{i}", LARGE) for i in range(9)]
+    ledger.add(resting, 777)
+    keys = [one.key for one in resting]
+    eventually(lambda: not ledger.known(keys))
+    marks = ledger._store.identity()
+    assert len(set(marks.split(" "))) == 3  # one of each node
+    eventually(lambda: ledger._producer._identity == marks)
+    for node in cluster:
+        node.command("FLUSHALL")
+        for key in keys:
+            books_are(url, key, 777)
+    cluster[2].kill()
+    assert ledger._store.identity()  # the others are there
+    for node in cluster[:2]:
+        node.kill()
+    assert ledger._store.identity() is None

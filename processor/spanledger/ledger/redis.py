@@ -32,6 +32,7 @@ _LEASE_MS: Final = int(LEASE_S * 1000)
 _TIMEOUT_S: Final = 0.05
 _CONNECT_S: Final = 0.5
 _MARK: Final = "spanledger:store"
+_MOST_MARKS: Final = 200  # tried, to find one for each node of a cluster; a node may be empty
 _DOWN: Final = (RedisError, RedisClusterException, OSError)
 _REMEDY: Final = (
     "Set maxmemory-policy noeviction on it (CONFIG SET maxmemory-policy noeviction, and in "
@@ -82,6 +83,7 @@ class RedisStore:
         self._client: Any = None
         self._moved = False
         self._checked = False
+        self._marks: dict[str, str] = {}
         self.clock_ms = clock_ms
         self._sync = _script("sync.lua")
         self._read = _script("read.lua")
@@ -226,12 +228,38 @@ class RedisStore:
     def identity(self) -> str | None:
         if not self._checked:
             self._check_late()
-        # A write, so that a replica or a full Redis does not pass for one that is there.
-        mark: tuple[str | int, ...] = ("SET", _MARK, os.urandom(8).hex(), "NX")
-        answers = self._answered(self._each([_MARK, _MARK], [mark, ("GET", _MARK)]))
-        if isinstance(answers[1], bytes):
-            return answers[1].decode()
-        return None
+        try:
+            keys = self._mark_keys()
+        except _DOWN as error:
+            self._failed(error)
+            return None
+        commands: list[tuple[str | int, ...]] = []
+        for key in keys:
+            # A write, so that a replica or a full Redis does not pass for one that is there.
+            commands += [("SET", key, os.urandom(8).hex(), "NX"), ("GET", key)]
+        answers = self._answered(self._each([str(command[1]) for command in commands], commands))
+        found = {
+            key: answer.decode()
+            for key, answer in zip(keys, answers[1::2], strict=True)
+            if isinstance(answer, bytes)
+        }
+        self._marks |= found
+        # Of a node that is away, nobody knows yet whether it remembers.
+        return " ".join(self._marks.get(key, "") for key in keys) if found else None
+
+    def _mark_keys(self) -> list[str]:
+        """A key on each node: one of them may lose its memory alone."""
+        if not self._cluster:
+            return [_MARK]
+        client = self._open()
+        nodes = len(client.get_primaries())
+        found: dict[str, str] = {}
+        for number in range(_MOST_MARKS):
+            key = f"{_MARK}:{number}"
+            found.setdefault(client.get_node_from_key(key).name, key)
+            if len(found) == nodes:
+                break
+        return list(found.values())
 
     def _check_late(self) -> None:
         try:
