@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
-from spanledger.api.errors import BudgetThrottled
-from spanledger.api.values import Attribution, ModelSwap, PaidCall
+from spanledger.api.values import Attribution, PaidCall
+from spanledger.budget.asking import Amounts, Ask, CheaperEstimate, pause_of, stale
 from spanledger.budget.config import BudgetConfig, Slot
 from spanledger.budget.evaluator import Evaluator
 from spanledger.budget.events import BudgetEvent, TopSpenders
@@ -26,7 +26,7 @@ from spanledger.budget.holds import (
     amounts_of,
     refusal_of,
 )
-from spanledger.budget.plans import Book, Plan
+from spanledger.budget.plans import Book
 from spanledger.budget.scopes import ANY, Scope
 from spanledger.budget.shared import MemoryShared, SharedBudgets, read_limits
 from spanledger.budget.status import BudgetStatus, status_of, worst
@@ -42,12 +42,6 @@ _LOOK_EACH_NS: Final = 10**7
 """The store is asked every five seconds how budgets stand that are used elsewhere; less often where
 there are over 500, so that a process asks for a hundred in a second at most.
 """
-_SHORTEST_PAUSE_S: Final = 0.001
-
-Amounts = Sequence[int | None]
-"""What a call is reserved as in each group of its plan, nano-units; None where it is blocked."""
-
-CheaperEstimate = Callable[[ModelSwap], int | None]
 
 _Reserve = Callable[[Sequence[LimitedScope], int], Reservation | Denied | None]
 
@@ -120,9 +114,9 @@ class Budgets:
         tier = self._evaluator.tier(plan, now)
         amounts = amounts_of(plan, call, estimate_nano, credits_estimate)
         deadline = time.monotonic() + PATIENCE_S
-        ask = _Ask(plan, call, amounts, cheaper_estimate, credits_estimate, deadline, nowait)
+        ask = Ask(plan, call, amounts, cheaper_estimate, credits_estimate, deadline, nowait)
         if tier:
-            pause = _pause(ask, now, waited_s)
+            pause = pause_of(ask, now, waited_s)
             if pause is not None:
                 return pause
             observed = next((w for w in plan.windows if w.degrades_unasked), None)
@@ -132,7 +126,7 @@ class Budgets:
                     return way
         return self._proceed(ask, tier, now)
 
-    def _proceed(self, ask: "_Ask", tier: int, now: int) -> Admission | None:
+    def _proceed(self, ask: Ask, tier: int, now: int) -> Admission | None:
         """Admit the call as asked, or the next best."""
         held = self._reserve(ask, ask.amounts)
         if held is None:
@@ -147,7 +141,7 @@ class Budgets:
         return way
 
     def _reserve(
-        self, ask: "_Ask", amounts: Amounts, *, degraded: bool = False
+        self, ask: Ask, amounts: Amounts, *, degraded: bool = False
     ) -> Hold | Refusal | None:
         """Hold the amounts in all budgets or in none; None where only the network could tell."""
         reserve = self._reserve_of(ask, amounts, degraded=degraded)
@@ -173,7 +167,7 @@ class Budgets:
             self._evaluator.moved(group, amount)
         return Hold(held)
 
-    def _reserve_of(self, ask: "_Ask", amounts: Amounts, *, degraded: bool) -> _Reserve:
+    def _reserve_of(self, ask: Ask, amounts: Amounts, *, degraded: bool) -> _Reserve:
         """How to reserve for one group after the other."""
         if ask.nowait:
             return self._ledger.reserve_nowait
@@ -186,7 +180,7 @@ class Budgets:
             self._ledger.prepare(wanted, ask.deadline)
         return partial(self._ledger.reserve, deadline=ask.deadline)
 
-    def _pace(self, ask: "_Ask", now: int) -> None:
+    def _pace(self, ask: Ask, now: int) -> None:
         """Note a call that was let through at the critical tier."""
         for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
             for window in group.windows:
@@ -194,9 +188,9 @@ class Budgets:
                     sharers = self._ledger.producers(window.key)
                     window.pacer.passed(now, amount, window.left, sharers)
 
-    def _degrade(self, ask: "_Ask", refusal: Refusal) -> Admission | Refusal | None:
+    def _degrade(self, ask: Ask, refusal: Refusal) -> Admission | Refusal | None:
         """The next best that the refusing budget allows; else the refusal that remains."""
-        if _stale(ask.call, refusal):
+        if stale(ask.call, refusal):
             return Admission(refusal.tier, "stale")
         swap = self._book.config.cheaper.get(f"{ask.call.provider}/{ask.call.model}")
         allowed = "cheaper_model" in refusal.window.budget.degrade
@@ -206,7 +200,7 @@ class Budgets:
         amounts = amounts_of(ask.plan, ask.call, estimate_nano, ask.credits_estimate)
         held = self._reserve(ask, amounts, degraded=True)
         if isinstance(held, Refusal):
-            return Admission(held.tier, "stale") if _stale(ask.call, held) else held
+            return Admission(held.tier, "stale") if stale(ask.call, held) else held
         if held is None:
             return None
         return Admission(refusal.tier, "cheaper_model", swap, held, refusal.error(ask.call))
@@ -367,21 +361,6 @@ class Budgets:
         self._evaluator.after_fork()
 
 
-class _Ask(NamedTuple):
-    """One call that asks for leave.
-
-    deadline: until when it waits for the ledger, all in all.
-    """
-
-    plan: Plan
-    call: PaidCall
-    amounts: Amounts
-    cheaper_estimate: CheaperEstimate | None
-    credits_estimate: CreditsEstimate | None
-    deadline: float
-    nowait: bool
-
-
 def _series(scope: Scope, spelt_out: Container[Scope]) -> Series:
     """Whether a budget for `scope` is exported: what the configuration spells out is. Others are as
     many as there are tenants, and users, who are on no metric.
@@ -389,22 +368,3 @@ def _series(scope: Scope, spelt_out: Container[Scope]) -> Series:
     if scope in spelt_out and not scope.is_template:
         return "always"
     return "never" if scope.user and (scope.user == ANY or scope not in spelt_out) else "bounded"
-
-
-def _stale(call: PaidCall, refusal: Refusal) -> bool:
-    return call.stale_available and "stale_cache" in refusal.window.budget.degrade
-
-
-def _pause(ask: _Ask, now: int, waited_s: float) -> Pause | None:
-    """How long the critical tier holds the call back. Raises BudgetThrottled."""
-    longest = 0.0
-    for group, amount in zip(ask.plan.groups, ask.amounts, strict=True):
-        for window in group.windows:
-            # Where too little is left, the ledger says so.
-            if not amount or not window.paces or window.left < amount:
-                continue
-            wait_s = window.pacer.wait_s(now)
-            if wait_s > max(0.0, window.budget.options.max_wait_s - waited_s):
-                raise BudgetThrottled(scope=window.scope, retry_after=wait_s)
-            longest = max(longest, wait_s)
-    return Pause(max(longest, _SHORTEST_PAUSE_S)) if longest else None
