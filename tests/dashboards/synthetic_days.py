@@ -94,14 +94,21 @@ class Days:
         self._budgets()
 
     def total(
-        self, name: str, since: int, until: int = END, by: str = "", **labels: str
+        self, name: str, since: int, until: int = END, by: str = "", **labels: str | tuple[str, ...]
     ) -> dict[str, float]:
-        """What `name` grew by from `since` to `until`, by the label `by`, of the series with these labels."""
+        """What `name` grew by from `since` to `until`, of the series with these labels.
+
+        By the labels `by` ("tenant, feature"): their values, in the order of the labels' names.
+        """
         first, last = (since - START) // STEP + 1, (until - START) // STEP
         sums: dict[str, int] = defaultdict(int)
         for counter in self.counters:
-            if counter.name == name and labels.items() <= counter.labels.items():
-                sums[counter.labels.get(by, "")] += sum(counter.added[max(first, 0) : last + 1])
+            if counter.name == name and all(
+                counter.labels.get(label, "") in ((value,) if isinstance(value, str) else value)
+                for label, value in labels.items()
+            ):
+                values = (counter.labels.get(label, "") for label in sorted(by.split(", ")))
+                sums[" ".join(filter(None, values))] += sum(counter.added[max(first, 0) : last + 1])
         return {key: amount / 1e6 for key, amount in sums.items() if amount}
 
     def openmetrics(self) -> str:
@@ -160,7 +167,7 @@ class Days:
             lambda s: (s % 48 == 0) * million,
             reason="unknown_model",
         )
-        for limit, part in (("0.5", 1), ("2", 2), ("+Inf", 3)):
+        for limit, part in (("0.5", 8), ("2", 18), ("8", 20), ("+Inf", 20)):
             self._count_buckets(number, kind, limit, part)
         if kind.model:
             self._count("tokens", number, kind, lambda s: busy(s) * 900 * million, type="input")
