@@ -24,7 +24,7 @@ FOLDER = DASHBOARDS / "grafana"
 LOADED: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "json").glob("*.json"))
 }
-UNITS = {value for name, value in vars(units).items() if isinstance(value, str)}
+UNITS = {value for value in vars(units).values() if isinstance(value, str)} | {"prefix:$"}
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
@@ -88,6 +88,46 @@ def test_a_panel_is_complete(board: str, panel: dict[str, Any]) -> None:
     assert defaults["thresholds"]["steps"][0] == {"value": None, "color": "green"}
     letters = [target["refId"] for target in panel["targets"]]
     assert len(set(letters)) == len(letters) > 0
+
+
+@pytest.mark.parametrize(("board", "panel"), ALL_PANELS)
+def test_numbers_are_shown_in_full(board: str, panel: dict[str, Any]) -> None:
+    """`short` says 2 K of 2,381, currencyUSD $1.10K of 1101.37; and `locale` needs its decimals set."""
+    config = panel.get("fieldConfig", {"defaults": {}, "overrides": ()})
+    own = [
+        {p["id"]: p["value"] for p in override["properties"]} for override in config["overrides"]
+    ]
+    shown = [config["defaults"], *own]
+    assert all("decimals" in each for each in shown if each.get("unit") == "locale")
+    assert "short" not in {each.get("unit") for each in shown}
+    if panel["type"] in {"stat", "table"}:
+        assert "currencyUSD" not in {each.get("unit") for each in shown}
+
+
+def test_labels_in_tables_are_not_read_as_numbers() -> None:
+    tables = [
+        panel for board in LOADED.values() for panel in panels(board) if panel["type"] == "table"
+    ]
+    assert {panel["fieldConfig"]["defaults"]["unit"] for panel in tables} == {"string"}
+
+
+@pytest.mark.parametrize(("board", "panel"), ALL_PANELS)
+def test_calls_without_a_name_are_named(board: str, panel: dict[str, Any]) -> None:
+    """In legends by a label beside the empty one, which links go by; in tables by `noValue`."""
+    for target in panel.get("targets", ()):
+        legend = target.get("legendFormat", "")
+        for label in ("tenant", "feature", "model"):
+            if f"{{{{{label}}}}}" in legend and "{{provider}}" not in legend:
+                assert f"{{{{{label}}}}}{{{{no_{label}}}}}" in legend
+                assert f'"no_{label}", "(none)", "{label}", "")' in target["expr"]
+    if panel["type"] == "table":
+        keys = panel["transformations"][1]["options"]["indexByName"]
+        named = {
+            override["matcher"]["options"]
+            for override in panel["fieldConfig"]["overrides"]
+            if {"id": "noValue", "value": "(none)"} in override["properties"]
+        }
+        assert named >= {"tenant", "feature"} & {*keys} or {"provider", "alertname"} & {*keys}
 
 
 @pytest.mark.parametrize(("board", "panel"), ALL_PANELS)

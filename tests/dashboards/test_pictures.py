@@ -88,11 +88,11 @@ def test_charts_stay_inside_their_panels(pages: dict[str, str], name: str) -> No
 
 def test_amounts_are_those_of_the_data(days: PictureDays, pages: dict[str, str]) -> None:
     month = days.total(COST, step_at(1))[""]
-    assert f"<b>{shown(month, 'currencyUSD', 2)}</b>" in panel(pages["spend"], "This month")
+    assert f"<b>${month:.2f}</b>" in panel(pages["spend"], "This month")
     today = days.total(COST, step_at(18))[""]
-    assert f"<b>{shown(today, 'currencyUSD', 2)}</b>" in panel(pages["spend"], "Today")
+    assert f"<b>${today:.2f}</b>" in panel(pages["spend"], "Today")
     for tenant, spent in days.total(COST, step_at(9, 17), by="tenant").items():
-        row = rf">{tenant}<td class=\"number\">{re.escape(shown(spent, 'currencyUSD', 2))}"
+        row = rf">{re.escape(tenant or '(none)')}<td class=\"number\">\${spent:.2f}"
         assert re.search(row, panel(pages["spend"], "Tenants"))
 
 
@@ -123,8 +123,12 @@ def test_every_board_has_its_picture_in_the_docs(name: str) -> None:
         (-0.0123, "currencyUSD", None, "-$0.0123"),
         (0.456, "percentunit", None, "45.6%"),
         (2, "percentunit", None, "200%"),
-        (2381, "short", None, "2.38 K"),
-        (17, "short", None, "17"),
+        (2381.4, "locale", 0, "2,381"),
+        (1.6, "locale", 1, "1.6"),
+        (20.0, "locale", 1, "20"),
+        (1101.373, "prefix:$", 2, "$1101.37"),
+        (-12.5, "prefix:$", 2, "$-12.50"),
+        (-1e-9, "prefix:$", 2, "$0.00"),
         (0.25, "s", None, "250 ms"),
         (0, "s", None, "0 s"),
         (5400, "s", None, "1.50 hours"),
@@ -146,7 +150,8 @@ def test_values_look_as_in_grafana(
         (0, 1.6, "percentunit", [0, 0.5, 1, 1.5]),
         (-8, 20, "currencyUSD", [-10, 0, 10, 20]),
         (0, 4 * 604_800, "s", [0, 604_800, 2 * 604_800, 3 * 604_800, 4 * 604_800]),
-        (0, 0, "short", [0]),
+        (0, 0, "locale", [0]),
+        (0, 2, "locale", [0, 1, 2]),
     ],
 )
 def test_axes_have_round_values(

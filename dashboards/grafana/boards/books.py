@@ -49,7 +49,6 @@ def _now() -> Row:
             _SEEN.total(UNPRICED),
             "Calls whose price is not known. They are in no amount: the true spend is higher.",
             unit=COUNT,
-            decimals=0,
             steps=ANY_IS_BAD,
         ),
         number(
@@ -73,7 +72,6 @@ def _now() -> Row:
             _ALL.total(INTERNAL_ERRORS),
             "Errors of spanledger's own, swallowed so that calls go on. Each is logged once.",
             unit=COUNT,
-            decimals=0,
             steps=((1, YELLOW), (100, RED)),
         ),
         number(
@@ -101,7 +99,7 @@ def _missing() -> Row:
         grid(
             "Unpriced calls",
             by.split(", "),
-            {"Calls": Column(f"{_SEEN.total(UNPRICED, by=by)} > 0", COUNT, decimals=0)},
+            {"Calls": Column(f"{_SEEN.total(UNPRICED, by=by)} > 0", COUNT)},
             "What has no price, and why. docs/alerts.md#spanledgerunpricedcalls says what to "
             "configure.",
             sort="Calls",

@@ -15,7 +15,7 @@ Steps: TypeAlias = Sequence[tuple[float, str]]
 DATASOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 USD: Final = units.Dollars
 PERCENT: Final = units.PercentUnit
-COUNT: Final = units.Short
+COUNT: Final = units.LocaleFormat  # 2,381, where `short` says 2 K
 SECONDS: Final = units.Seconds
 DAYS: Final = "d"
 
@@ -24,6 +24,22 @@ GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 USED_STEPS: Final[Steps] = ((0.7, YELLOW), (0.9, ORANGE), (1.1, RED))
 """A budget's tiers, as a part of it."""
 ANY_IS_BAD: Final[Steps] = ((1, RED),)
+
+_IN_FULL: Final = {USD: "prefix:$"}  # every currency of Grafana's says $1.10K
+_DECIMALS: Final = {
+    _IN_FULL[USD]: 2,
+    COUNT: 0,  # Grafana takes 2,381 for no number where it is left to choose them itself
+}
+
+
+def in_full(unit: str) -> str:
+    """The unit that does not shorten amounts: for numbers, which are compared with each other."""
+    return _IN_FULL.get(unit, unit)
+
+
+def usual_decimals(unit: str) -> int | None:
+    """Decimals of values in this unit; None leaves them to Grafana."""
+    return _DECIMALS.get(unit)
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,9 @@ def thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
 
 def column_properties(column: Column) -> list[models.DynamicConfigValue]:
     """How Grafana is to show a table's column."""
-    properties = [models.DynamicConfigValue("unit", column.unit)]
-    decimals = 2 if column.decimals is None and column.unit == USD else column.decimals
+    unit = in_full(column.unit)
+    properties = [models.DynamicConfigValue("unit", unit)]
+    decimals = usual_decimals(unit) if column.decimals is None else column.decimals
     if decimals is not None:
         properties.append(models.DynamicConfigValue("decimals", decimals))
     if column.steps:

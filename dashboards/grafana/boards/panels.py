@@ -1,7 +1,7 @@
 """The panels of the boards. The helpers ask for what each must have: title, description, unit."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -18,6 +18,7 @@ from grafana_foundation_sdk.builders import (
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import prometheus as prometheus_models
+from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.piechart import PieChartLegendValues, PieChartType
 from grafana_foundation_sdk.models.text import TextMode
 
@@ -30,9 +31,12 @@ from boards.look import (
     Link,
     Steps,
     column_properties,
+    in_full,
     thresholds,
+    usual_decimals,
     words,
 )
+from spanledger.api import names
 
 Panel: TypeAlias = (
     bargauge.Panel
@@ -52,6 +56,9 @@ P = TypeVar(
     table.Panel,
     timeseries.Panel,
 )
+
+NOBODY: Final = "(none)"
+"""Stands for the tenant, feature or model of calls that have none."""
 
 
 def number(
@@ -80,13 +87,11 @@ def number(
     )
     if since:
         panel.time_from(since)
-    if decimals is None and unit == USD:
-        decimals = 2
     return _dress(
         panel,
         title,
         description,
-        unit=unit,
+        unit=in_full(unit),
         steps=steps,
         links=links,
         width=width,
@@ -109,7 +114,7 @@ def numbers(
         .targets([_query(expr, name).instant() for name, expr in exprs.items()])
     )
     _letter(panel)
-    return _dress(panel, title, description, unit=unit, width=12, height=8, decimals=2)
+    return _dress(panel, title, description, unit=in_full(unit), width=12, height=8)
 
 
 def lines(
@@ -174,6 +179,7 @@ def ranking(
     width: int = 8,
 ) -> bargauge.Panel:
     """Horizontal bars, the longest first."""
+    expr, legend = _named(expr, legend)
     panel = (
         bargauge.Panel()
         .orientation(common_models.VizOrientation.HORIZONTAL)
@@ -216,7 +222,7 @@ def share(
             .show_legend(show_legend=True)
             .values([PieChartLegendValues.PERCENT, PieChartLegendValues.VALUE])
         )
-        .with_target(_query(expr, legend).instant())
+        .with_target(_query(*_named(expr, legend)).instant())
     )
     _palette(panel)
     return _dress(panel, title, description, unit=USD, links=links, width=width, height=8)
@@ -256,17 +262,19 @@ def grid(
     )
     for name, column in columns.items():
         panel.override_by_name(name, column_properties(column))
-    for key, key_links in (links or {}).items():
-        panel.override_by_name(
-            key,
-            [
+    for key in keys:
+        shown = [models.DynamicConfigValue("noValue", NOBODY)] if len(keys) == 1 else []
+        if links and key in links:
+            shown.append(
                 models.DynamicConfigValue(
-                    "links", [{"title": k.title, "url": k.url} for k in key_links]
+                    "links", [{"title": link.title, "url": link.url} for link in links[key]]
                 )
-            ],
-        )
+            )
+        if shown:
+            panel.override_by_name(key, shown)
     panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(desc=True)])
-    return _dress(panel, title, description, unit=COUNT, width=width, height=height)
+    # Of the labels: in a unit of numbers, a tenant named 0042 would be 42.
+    return _dress(panel, title, description, unit=units.String, width=width, height=height)
 
 
 def timeline(
@@ -311,12 +319,30 @@ def _query(expr: str, legend: str = "") -> prometheus.Dataquery:
     return query.legend_format(legend) if legend else query
 
 
+def _named(expr: str, legend: str) -> tuple[str, str]:
+    """The query and its legend, with a word for calls without tenant, feature or model.
+
+    It is a label beside theirs, which stays empty: links to boards and traces go by that.
+    """
+    if "{{provider}}" not in legend:  # that is a name already, and searches have no model
+        for label in (names.LABEL_TENANT, names.LABEL_FEATURE, names.LABEL_MODEL):
+            if (place := f"{{{{{label}}}}}") in legend:
+                expr = f'label_replace({expr}, "no_{label}", "{NOBODY}", "{label}", "")'
+                legend = legend.replace(place, f"{place}{{{{no_{label}}}}}")
+    return expr, legend
+
+
 def _series(
     exprs: Mapping[str, str], *, exemplars: bool = False, calcs: Sequence[str] = ("lastNotNull",)
 ) -> timeseries.Panel:
     panel = (
         timeseries.Panel()
-        .targets([_query(e, name).range().exemplar(exemplars) for name, e in exprs.items()])
+        .targets(
+            [
+                _query(*_named(expr, name)).range().exemplar(exemplars)
+                for name, expr in exprs.items()
+            ]
+        )
         .legend(
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.TABLE)
@@ -365,6 +391,8 @@ def _dress(
 ) -> P:
     panel.title(title).description(description).datasource(DATASOURCE).span(width).height(height)
     panel.unit(unit).thresholds(thresholds(steps))
+    if decimals is None:
+        decimals = usual_decimals(unit)
     if decimals is not None:
         panel.decimals(decimals)
     if links:

@@ -65,7 +65,6 @@ def _now() -> Row:
             _SEEN.total(UNPRICED),
             "Calls whose price is not known: they are missing from every amount on this page.",
             unit=COUNT,
-            decimals=0,
             steps=ANY_IS_BAD,
             links=[to_board("Which, and why", "books")],
         ),

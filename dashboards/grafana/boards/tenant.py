@@ -59,7 +59,6 @@ def _month() -> Row:
             _SEEN.total(USES),
             "How many times features were used.",
             unit=COUNT,
-            decimals=0,
             since="now/M",
         ),
         number(
@@ -67,7 +66,6 @@ def _month() -> Row:
             _SEEN.total(CALLS, SERVED),
             "Requests to AI and data services that were answered.",
             unit=COUNT,
-            decimals=0,
             since="now/M",
         ),
         number(
@@ -102,7 +100,7 @@ def _by_feature() -> Row:
             "Features",
             ["feature"],
             {
-                "Uses": Column(_SEEN.total(USES, by="feature"), COUNT, decimals=0),
+                "Uses": Column(_SEEN.total(USES, by="feature"), COUNT),
                 "Cost of a use": Column(f"{cost} / {uses}", USD, decimals=4),
                 "Cost": Column(cost, USD),
             },

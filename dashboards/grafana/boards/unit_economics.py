@@ -52,7 +52,7 @@ def _per_use() -> Row:
             ["feature"],
             {
                 "Cost of a use": Column(f"{cost} / {uses}", USD, decimals=4),
-                "Uses": Column(_SEEN.total(USES, by="feature"), COUNT, decimals=0),
+                "Uses": Column(_SEEN.total(USES, by="feature"), COUNT),
                 "Calls a use": Column(f"{calls} / {uses}", COUNT, decimals=1),
                 "Spend": Column(cost, USD),
             },

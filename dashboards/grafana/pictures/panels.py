@@ -214,7 +214,8 @@ def _table(panel: Panel, found: Found, _view: View) -> str:
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td{' class=link' if own.get(name, {}).get('links') else ''}>{escape(text)}"
+            f"<td{' class=link' if own.get(name, {}).get('links') else ''}>"
+            + escape(text or own.get(name, {}).get("noValue", ""))
             for name, text in zip(keys, key, strict=True)
         )
         + "".join(_cell(panel, values.get(name), own[name]) for name in columns.values())

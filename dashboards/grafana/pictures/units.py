@@ -19,13 +19,12 @@ PALETTE: Final = (
 """The first of Grafana's classic colours for series."""
 
 _THOUSANDS: Final = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (0, ""))
-_SHORT: Final = ((1e9, " Bil"), (1e6, " Mil"), (1e3, " K"), (0, ""))
 _SECONDS: Final = (
     *((604_800, " weeks"), (86_400, " days"), (3_600, " hours"), (60, " mins"), (1, " s")),
     *((1e-3, " ms"), (0, " s")),
 )
 _DAYS: Final = ((7, " weeks"), (0, " days"))
-_SCALES: Final = {"currencyUSD": _THOUSANDS, "short": _SHORT, "s": _SECONDS, "d": _DAYS}
+_SCALES: Final = {"currencyUSD": _THOUSANDS, "s": _SECONDS, "d": _DAYS}
 
 
 def shown(value: float, unit: str, decimals: int | None = None) -> str:
@@ -34,6 +33,11 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
         return "-"
     if unit == "percentunit":
         return f"{_digits(value * 100, decimals)}%"
+    if unit == "locale":
+        text = f"{value:,.{decimals or 0}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if unit == "prefix:$":
+        return f"${_digits(value, decimals)}"
     scale, suffix = next(pair for pair in _SCALES[unit] if abs(value) >= pair[0])
     sign = "-" if value < 0 else ""
     dollar = "$" if unit == "currencyUSD" else ""
@@ -45,7 +49,7 @@ def _digits(value: float, decimals: int | None) -> str:
     if decimals is None:
         whole = abs(value - round(value)) < 1e-9
         decimals = 0 if whole else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # and not -0.00
 
 
 def ticks(lowest: float, highest: float, unit: str) -> list[float]:
@@ -56,7 +60,8 @@ def ticks(lowest: float, highest: float, unit: str) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = base * power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = (math.floor(end / step + 1e-9) for end in (lowest, highest))
-    return [number * step for number in range(first, last + 1)]
+    values = [number * step for number in range(first, last + 1)]
+    return [value for value in values if unit != "locale" or value.is_integer()]
 
 
 def threshold_colour(value: float, thresholds: Mapping[str, Any]) -> str:
