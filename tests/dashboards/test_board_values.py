@@ -58,3 +58,21 @@ def test_a_price_may_come_from_the_application(days_url: str, days: Days) -> Non
     found = column(days_url, "unit-economics", "Margin by tenant", 2, price=prices)
     cost = days.total(COST, SINCE, tenant="acme")[""]
     assert found == {"acme": pytest.approx(50 * 3 * DAY / 2_629_800 - cost)}
+
+
+def test_users_cost_nothing_until_their_number_is_set(days_url: str) -> None:
+    panel, target = QUERIES["unit-economics", "Cost of an active user a day"][0]
+    variables = {v["name"]: v["query"] for v in LOADED["unit-economics"]["templating"]["list"]}
+    assert (
+        rows(days_url, "unit-economics", panel, target, active_users=variables["active_users"])
+        == []
+    )
+    own = "sum(spanledger_budget_limit_USD)"  # as good as any number of the application's
+    assert rows(days_url, "unit-economics", panel, target, active_users=own)
+
+
+def test_a_use_costs_on_one_provider_what_was_spent_there(days_url: str, days: Days) -> None:
+    cost = days.total(COST, SINCE, by="feature", provider="openai")
+    uses = days.total("spanledger_feature_uses_total", SINCE, by="feature")
+    found = column(days_url, "unit-economics", "Features", 0, provider="openai")
+    assert found == pytest.approx({feature: cost[feature] / uses[feature] for feature in cost})

@@ -90,6 +90,34 @@ def test_a_panel_is_complete(board: str, panel: dict[str, Any]) -> None:
     assert len(set(letters)) == len(letters) > 0
 
 
+def test_shares_have_a_good_and_a_bad() -> None:
+    """But for two, which are a matter of the traffic."""
+    plain = {
+        panel["title"]
+        for board in LOADED.values()
+        for panel in panels(board)
+        if panel.get("fieldConfig", {}).get("defaults", {}).get("unit") == "percentunit"
+        and len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 1
+    }
+    assert plain == {"Shared in flight", "Saved of all"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(
+            (name, {"provider", "model", "operation", "tenant", "feature"})
+            for name in ("spend", "unit-economics", "data-layer", "books")
+        ),
+        ("budgets", {"scope", "period", "tenant", "feature"}),
+        ("tenant", {"tenant"}),
+    ],
+)
+def test_the_labels_that_docs_name_are_variables(name: str, expected: set[str]) -> None:
+    variables = LOADED[name]["templating"]["list"]
+    assert {each["name"] for each in variables if each["type"] == "query"} == expected
+
+
 @pytest.mark.parametrize(("board", "panel"), ALL_PANELS)
 def test_numbers_are_shown_in_full(board: str, panel: dict[str, Any]) -> None:
     """`short` says 2 K of 2,381, currencyUSD $1.10K of 1101.37; and `locale` needs its decimals set."""

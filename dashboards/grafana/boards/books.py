@@ -22,6 +22,8 @@ from spanledger.api import names
 _SEEN = Selection(CALL_LABELS)
 _ALL = Selection(())
 _DAY = 86_400
+_NAMELESS = ((0.05, YELLOW), (0.5, ORANGE))
+_ERRORS = ((1, YELLOW), (100, RED))
 _OLD = ((30 * _DAY, YELLOW), (45 * _DAY, RED))
 
 
@@ -72,7 +74,7 @@ def _now() -> Row:
             _ALL.total(INTERNAL_ERRORS),
             "Errors of spanledger's own, swallowed so that calls go on. Each is logged once.",
             unit=COUNT,
-            steps=((1, YELLOW), (100, RED)),
+            steps=_ERRORS,
         ),
         number(
             "Age of prices",
@@ -86,7 +88,7 @@ def _now() -> Row:
             _part(COST, 'tenant=""'),
             "Part of the spend that no tenant is named for: attribution is missing somewhere.",
             unit=PERCENT,
-            steps=((0.05, YELLOW), (0.5, ORANGE)),
+            steps=_NAMELESS,
         ),
     ]
 
@@ -99,7 +101,7 @@ def _missing() -> Row:
         grid(
             "Unpriced calls",
             by.split(", "),
-            {"Calls": Column(f"{_SEEN.total(UNPRICED, by=by)} > 0", COUNT)},
+            {"Calls": Column(f"{_SEEN.total(UNPRICED, by=by)} > 0", COUNT, steps=ANY_IS_BAD)},
             "What has no price, and why. docs/alerts.md#spanledgerunpricedcalls says what to "
             "configure.",
             sort="Calls",
@@ -132,6 +134,7 @@ def _missing() -> Row:
             "Parts of the spend that no tenant or feature is named for, and of tenants past the "
             "configured number of labels. The ledger and the journal have them all by name.",
             unit=PERCENT,
+            steps=_NAMELESS,
             interval="1h",
         ),
     ]
@@ -167,6 +170,7 @@ def _agree() -> Row:
             {"{{reason}}": _ALL.total(INTERNAL_ERRORS, by="reason", window="1h")},
             "By the place that swallowed them, in the hour before each point.",
             unit=COUNT,
+            steps=_ERRORS,
             links=[to_board("Spend", "spend")],
         ),
     ]

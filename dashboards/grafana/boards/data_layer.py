@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models import dashboard as models
 
 from boards.board import Row, alerts, board, choose_calls, series_links
-from boards.look import COUNT, DAYS, GREEN, ORANGE, PERCENT, RED, SECONDS
+from boards.look import COUNT, DAYS, GREEN, ORANGE, PERCENT, RED, SECONDS, YELLOW
 from boards.panels import bars, lines, number, ranking
 from boards.queries import (
     CALL_LABELS,
@@ -21,6 +21,7 @@ from boards.queries import (
 
 _SEEN = Selection(CALL_LABELS)
 _PROVIDERS = Selection(("provider",))
+_WORTH_HAVING = 0.1  # of the calls; the alert on a lost cache looks at no lower rate either
 
 
 def make() -> models.Dashboard:
@@ -45,8 +46,9 @@ def _now() -> Row:
         number(
             "Answered by the cache",
             _share_of_calls('outcome="cached"'),
-            "Part of the answered calls that a cache answered.",
+            "Part of the answered calls that a cache answered. Below a tenth it hardly pays.",
             unit=PERCENT,
+            steps=((-1e9, YELLOW), (_WORTH_HAVING, GREEN)),
         ),
         number(
             "Shared in flight",
@@ -89,8 +91,9 @@ def _hits() -> Row:
             "Hit rate",
             {"{{provider}} {{operation}}": rate},
             "Part of the answered calls of the hour before each point that were not paid for: "
-            "cache and single flight.",
+            "cache and single flight. The dashed line is a tenth, below which it hardly pays.",
             unit=PERCENT,
+            steps=((_WORTH_HAVING, YELLOW),),
             links=series_links("operation", "data-layer"),
         ),
         bars(

@@ -5,9 +5,10 @@ from grafana_foundation_sdk.models import dashboard as models
 from boards.board import Row, ask, board, cell_links, choose_calls, series_links
 from boards.look import COUNT, ORANGE, PERCENT, RED, USD, YELLOW, Column
 from boards.panels import grid, lines, number, ranking
-from boards.queries import CALLS, COST, GIVEN_AND_MADE, SERVED, TOKENS, USES, Selection
+from boards.queries import CALL_LABELS, CALLS, COST, GIVEN_AND_MADE, SERVED, TOKENS, USES, Selection
 
-_SEEN = Selection(("tenant", "feature"))
+_SEEN = Selection(CALL_LABELS)
+_USED = Selection(("tenant", "feature"))  # a use is of no provider, model or operation
 _MONTH_SECONDS = 2_629_800  # a year's twelfth
 _REVENUE = f"(${{price:raw}}) * $__range_s / {_MONTH_SECONDS}"
 _MARGIN_STEPS = ((-1e9, RED), (0.0, ORANGE), (0.5, YELLOW), (0.7, "green"))
@@ -20,7 +21,7 @@ def make() -> models.Dashboard:
         "Unit economics",
         "Cost of one use of a feature, of a user, of a tenant; and the margin.",
         [
-            *choose_calls("tenant", "feature"),
+            *choose_calls(),
             ask(
                 "price",
                 "Price per tenant",
@@ -31,7 +32,7 @@ def make() -> models.Dashboard:
             ask(
                 "active_users",
                 "Active users",
-                "1",
+                "0",
                 "How many users are active: a number, or PromQL that gives one, such as "
                 "sum(myapp_active_users). spanledger's own metrics never carry users.",
             ),
@@ -42,9 +43,9 @@ def make() -> models.Dashboard:
 
 def _per_use() -> Row:
     cost = _SEEN.total(COST, by="feature")
-    uses = f"({_SEEN.total(USES, by='feature')} > 0)"
+    uses = f"({_USED.total(USES, by='feature')} > 0)"
     day_cost = _SEEN.total(COST, by="feature", window="1d")
-    day_uses = f"({_SEEN.total(USES, by='feature', window='1d')} > 0)"
+    day_uses = f"({_USED.total(USES, by='feature', window='1d')} > 0)"
     calls = _SEEN.total(CALLS, SERVED, by="feature")
     return "Per use of a feature", [
         grid(
@@ -52,7 +53,7 @@ def _per_use() -> Row:
             ["feature"],
             {
                 "Cost of a use": Column(f"{cost} / {uses}", USD, decimals=4),
-                "Uses": Column(_SEEN.total(USES, by="feature"), COUNT),
+                "Uses": Column(_USED.total(USES, by="feature"), COUNT),
                 "Calls a use": Column(f"{calls} / {uses}", COUNT, decimals=1),
                 "Spend": Column(cost, USD),
             },
@@ -74,6 +75,7 @@ def _per_use() -> Row:
 
 def _per_tenant() -> Row:
     day_by_tenant = _SEEN.total(COST, by="tenant", window="1d")
+    users = "(vector(0) + (${active_users:raw}) > 0)"  # a vector: numbers cannot be filtered
     return "Per tenant and user", [
         lines(
             "Cost of a tenant a day",
@@ -84,9 +86,9 @@ def _per_tenant() -> Row:
         ),
         lines(
             "Cost of an active user a day",
-            {"cost of a user": f"{_SEEN.total(COST, window='1d')} / (${{active_users:raw}})"},
-            "All spend of a day over the number of active users, which is set at the top of the "
-            "page.",
+            {"cost of a user": f"{_SEEN.total(COST, window='1d')} / {users}"},
+            "All spend of a day over the number of active users. Empty until that is set at the "
+            "top of the page.",
             interval="1h",
         ),
     ]
