@@ -21,7 +21,7 @@ ESTIMATED, UNPRICED, USES, TOKENS, CREDITS, ERRORS = (
     )
 )
 SERVED: Final = ("ok", "cached", "deduplicated", "degraded")
-TENANTS: Final = {kind.tenant for kind in KINDS}
+PAYING: Final = {kind.tenant for kind in KINDS} - {"", "other"}
 PROVIDERS: Final = {kind.provider for kind in KINDS}
 LIMITS: Final = {"month global": 60, "month tenant:acme": 20, "day feature:search": 5}
 HELD: Final = 0.25
@@ -160,7 +160,7 @@ def at_tier(tier: float) -> Known:
 
 
 def margin_of_all(days: Days, since: int, at: int) -> Values:
-    return {"": 1 - days.total(COST, since, at)[""] / (len(TENANTS) * revenue(since, at))}
+    return {"": 1 - days.total(COST, since, at)[""] / sum(revenue(days, since, at).values())}
 
 
 def credits_left(_days: Days, _since: int, at: int) -> Values:
@@ -171,8 +171,9 @@ def age_of_prices(_days: Days, _since: int, at: int) -> Values:
     return {"": at - START + 3 * DAY}
 
 
-def revenue(since: int, at: int) -> float:
-    return 99 * (at - since) / 2_629_800
+def revenue(_days: Days, since: int, at: int) -> Values:
+    """At 99 USD a month, for a month of a twelfth of a year."""
+    return dict.fromkeys(PAYING, 99 * (at - since) / 2_629_800)
 
 
 used = each(lambda usd, limit: (usd + HELD) / limit, spent, limits)
@@ -184,14 +185,6 @@ tiers_in_credits = same(1, *LIMITS_IN_CREDITS)
 runway = over(credits_left, grew(CREDITS, "provider", window=7 * DAY), 7)
 saved_part = over(grew(SAVED), lambda *at: {"": grew(SAVED)(*at)[""] + grew(COST)(*at)[""]})
 by_tenant, by_feature = grew(COST, "tenant"), grew(COST, "feature")
-margin = {
-    "usd": lambda days, since, at: {
-        tenant: revenue(since, at) - cost for tenant, cost in by_tenant(days, since, at).items()
-    },
-    "part": lambda days, since, at: {
-        tenant: 1 - cost / revenue(since, at) for tenant, cost in by_tenant(days, since, at).items()
-    },
-}
 
 
 def alerts(name: str) -> Known:
@@ -251,10 +244,10 @@ KNOWN: Final[Mapping[str, Mapping[str, tuple[Known, ...]]]] = {
         "Cost of a tenant a day": (grew(COST, "tenant", window=DAY),),
         "Cost of an active user a day": (over(grew(COST, window=DAY), same(USERS)),),
         "Margin by tenant": (
-            lambda _, since, at: dict.fromkeys(TENANTS, revenue(since, at)),
+            revenue,
             by_tenant,
-            margin["usd"],
-            margin["part"],
+            each(lambda paid, cost: paid - cost, revenue, by_tenant),
+            each(lambda paid, cost: 1 - cost / paid, revenue, by_tenant),
         ),
         "Margin of all": (margin_of_all,),
         "Spend": (grew(COST),),

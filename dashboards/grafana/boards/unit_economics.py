@@ -6,11 +6,13 @@ from boards.board import Row, ask, board, cell_links, choose_calls, series_links
 from boards.look import COUNT, ORANGE, PERCENT, RED, USD, YELLOW, Column
 from boards.panels import grid, lines, number, ranking
 from boards.queries import CALL_LABELS, CALLS, COST, GIVEN_AND_MADE, SERVED, TOKENS, USES, Selection
+from spanledger.api import names
 
 _SEEN = Selection(CALL_LABELS)
 _USED = Selection(("tenant", "feature"))  # a use is of no provider, model or operation
 _MONTH_SECONDS = 2_629_800  # a year's twelfth
 _REVENUE = f"(${{price:raw}}) * $__range_s / {_MONTH_SECONDS}"
+_PAYING = f'tenant!~"|{names.OVERFLOW}"'  # the price is a tenant's, and these are none
 _MARGIN_STEPS = ((-1e9, RED), (0.0, ORANGE), (0.5, YELLOW), (0.7, "green"))
 
 
@@ -96,7 +98,7 @@ def _per_tenant() -> Row:
 
 def _margin() -> Row:
     cost = _SEEN.total(COST, by="tenant")
-    revenue = f"({_REVENUE} + 0 * {cost})"
+    revenue = f"({_REVENUE} + 0 * {_SEEN.total(COST, _PAYING, by='tenant')})"
     total_revenue = f"sum({revenue})"
     return "Margin", [
         grid(
@@ -109,7 +111,8 @@ def _margin() -> Row:
                 "Margin %": Column(f"1 - {cost} / {revenue}", PERCENT, steps=_MARGIN_STEPS),
             },
             "The price per tenant, for the length of the time range, less what was spent on AI "
-            "and data APIs. Only tenants that spent.",
+            "and data APIs. Only tenants that spent; calls without one, and `other`, bring no "
+            "revenue.",
             sort="Spend",
             links={"tenant": cell_links("tenant", "tenant")},
             width=16,
@@ -117,7 +120,8 @@ def _margin() -> Row:
         number(
             "Margin of all",
             f"1 - {_SEEN.total(COST)} / {total_revenue}",
-            "What is left of the revenue of all tenants that spent.",
+            "What all spend leaves of the revenue of the tenants that are named. Past the "
+            "configured number of tenants, the revenue of `other` is missing.",
             unit=PERCENT,
             steps=_MARGIN_STEPS,
             width=4,
