@@ -1,6 +1,7 @@
 """`make stack`, as a person starts it: everything runs, spend is in Prometheus, and all of it ends."""
 
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -111,21 +112,69 @@ def test_the_stack_runs_and_ends(tmp_path: Path) -> None:
     assert not any(answers(url) for url in found.values())
 
 
+def quick(stack_module: ModuleType) -> Any:
+    """The stack, with what takes long in Prometheus and Alertmanager shortened."""
+
+    class Quick(stack_module.Stack):  # type: ignore[misc, name-defined]
+        def _written(self, source: Path, changes: dict[str, str]) -> Path:
+            short = {"_interval: 15s": "_interval: 1s", "group_wait: 10s": "group_wait: 0s"}
+            path: Path = super()._written(source, {**changes, **short})
+            return path
+
+    return Quick
+
+
 @pytest.mark.slow
-def test_without_a_collector(
-    stack_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(120)
+def test_without_a_collector_an_alert_reaches_its_receiver(
+    stack_module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Prometheus asks the application itself, and has no job for a collector."""
+    """Prometheus asks the application itself; a budget is used up, and demo/alerts.py prints what webhook.yml sends it."""
     needed()
     monkeypatch.setattr(stack_module, "collector_program", lambda: None)
+    monkeypatch.setenv("DEMO_BETWEEN_DAYS_S", "0")
+    said = ""
+
+    def printed() -> str:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said
+
     with ExitStack() as running:
-        stack = stack_module.Stack(running, tmp_path)
+        stack = quick(stack_module)(running, tmp_path)
         stack.start()
         url = stack.urls["Prometheus"]
         wait_for(lambda: spent(url).get("spanledger", 0) > 0, "spend", lambda: spent(url), 60)
         jobs = [job for job, _ in targets(url)]
         assert jobs == ["alertmanager", "prometheus", "spanledger"]
+        wait_for(
+            lambda: get(f"{url}/api/v1/alertmanagers")["activeAlertmanagers"],
+            "Prometheus to find Alertmanager",
+            lambda: get(f"{url}/api/v1/alertmanagers"),
+        )
+        lower_the_budget(stack.processes["redis"].args, "tenant:globex")
+        alert = r"(?m)^(WARNING|CRITICAL|HARD): tenant:globex is at its \1 tier"
+        wait_for(lambda: re.search(alert, printed(), re.IGNORECASE), "the alert", printed, 45)
     assert alive(tmp_path) == []
+
+
+def lower_the_budget(redis: list[str], scope: str) -> None:
+    """To what was spent within seconds."""
+    ledger = f"redis://127.0.0.1:{redis[redis.index('--port') + 1]}/0"
+    spanledger = str(Path(sys.executable).with_name("spanledger"))
+    subprocess.run(
+        [spanledger, "budgets", "set", scope, "--daily-usd", "0.01"],
+        env={
+            **os.environ,
+            "SPANLEDGER_LEDGER": ledger,
+            "SPANLEDGER_CONFIG": str(DASHBOARDS / "demo" / "spanledger.toml"),
+        },
+        check=True,
+        capture_output=True,
+    )
 
 
 def test_a_part_that_does_not_start_is_said(stack_module: ModuleType, tmp_path: Path) -> None:
