@@ -60,8 +60,8 @@ def take(page_file: Path, picture: Path, lines: int) -> None:
         check=True,
         capture_output=True,
     )
-    shrink = ["pngquant", "--force", "--strip", "--speed=1", "--output", str(picture), "64"]
-    subprocess.run([*shrink, str(picture)], check=True)  # noqa: S603
+    shrink = ["pngquant", "--force", "--strip", "--speed=1", "--nofs", "--output", str(picture)]
+    subprocess.run([*shrink, "96", str(picture)], check=True)  # noqa: S603
 
 
 def draw_all(

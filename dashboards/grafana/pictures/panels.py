@@ -133,7 +133,7 @@ def _timeseries(panel: Panel, found: Found, view: View) -> str:
     }
     texts = {name: _value(panel, value) for name, value in values.items()}
     number = 16 + 7 * max(6, *map(len, texts.values()))
-    legend = min(34 + 6.4 * max(len(name) for name in texts) + number, width * 0.54)
+    legend = min(38 + 6.8 * max(len(name) for name in texts) + number, width * 0.54)
     drawn = charts.over_time(
         panel,
         rows,
