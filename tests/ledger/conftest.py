@@ -112,6 +112,59 @@ def new_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
         server.kill()
 
 
+NewRedis = Callable[..., RedisServer]
+
+
+def _cluster(make: NewRedis) -> list[RedisServer]:
+    """Three servers that share the slots among them."""
+    nodes = [make("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)]
+    bounds = (0, 5461, 10923, 16384)
+    for i, node in enumerate(nodes):
+        node.command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
+        node.command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        node.command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
+    deadline = time.monotonic() + 20
+    while not all(_in_order(node) for node in nodes):
+        assert time.monotonic() < deadline, "the cluster does not come together"
+        time.sleep(0.02)
+    return nodes
+
+
+def _in_order(node: RedisServer) -> bool:
+    """The node knows all slots and nodes; right after they met, a state of "ok" may be its own alone."""
+    info = node.command("CLUSTER INFO")
+    assert isinstance(info, dict)
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+
+
+def cluster_url(nodes: list[RedisServer]) -> str:
+    return nodes[0].url.replace("redis://", "redis+cluster://")
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a cluster of three nodes that no test harms."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*options: str) -> RedisServer:
+            server = RedisServer(tmp_path_factory.mktemp("redis"), *options)
+            stack.callback(server.kill)
+            return server
+
+        yield cluster_url(_cluster(make))
+
+
+@pytest.fixture
+def new_cluster(new_redis: NewRedis) -> Callable[[], tuple[str, list[RedisServer]]]:
+    """Makes clusters of three nodes that a test may harm: URL and nodes."""
+
+    def make() -> tuple[str, list[RedisServer]]:
+        nodes = _cluster(new_redis)
+        return cluster_url(nodes), nodes
+
+    return make
+
+
 @pytest.fixture
 def strict_guard() -> Iterator[None]:
     """An error that would be swallowed fails the test."""

@@ -477,19 +477,9 @@ def test_a_url_that_redis_cannot_read() -> None:
 
 
 @pytest.fixture
-def cluster(new_redis: Callable) -> list:
+def cluster(new_cluster: Callable) -> list:
     """Three nodes."""
-    nodes = [
-        new_redis("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)
-    ]
-    bounds = (0, 5461, 10923, 16384)
-    for i, node in enumerate(nodes):
-        node.command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
-        node.command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
-        node.command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
-    for node in nodes:
-        eventually(lambda: node.command("CLUSTER INFO")["cluster_state"] == "ok")  # noqa: B023
-    return nodes
+    return new_cluster()[1]
 
 
 def test_a_cluster_of_three(cluster: list, limited: Limited, open_ledgers: Callable) -> None:

@@ -17,10 +17,12 @@ LIMIT = 10 * USD
 Worker = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
+    if request.param == "cluster":
+        return str(request.getfixturevalue("shared_cluster"))
     return str(request.getfixturevalue("shared_redis").url)
 
 
