@@ -5,7 +5,7 @@
     ledger_worker.py closes URL RUN TRUTH                                             ends in order under load
 
 ESTIMATE is in nano-USD; ACTUAL a factor or `random`: the estimate is 0.7 to 1.6 of the actual. Prints one line of JSON at its end.
-With `killed` its leases last one second.
+With `killed` its leases last one second, and a call takes 20 ms instead of half of one.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from spanledger.ledger import redis, scope
+from spanledger.ledger import redis, scope, sqlite
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import Denied, LimitedScope, Reservation, open_ledger
 
@@ -52,6 +52,7 @@ class Spender:
         self.estimate = int(words[0])
         self.factor = None if words[1] == "random" else float(words[1])
         self.scopes = scopes(run, limit, int(words[2]))
+        self.call_s = 0.0005
         self.calls = 0
         self.longest_s = 0.0
 
@@ -79,7 +80,7 @@ class Spender:
         while True:
             answer = self.reserve()
             if not isinstance(answer, Denied):
-                time.sleep(0.0005)
+                time.sleep(self.call_s)
                 self.end(answer)
                 since = time.monotonic()
             elif self.over(answer, since):
@@ -94,7 +95,7 @@ class Spender:
             if answer is None:
                 answer = await asyncio.to_thread(self.reserve)
             if not isinstance(answer, Denied):
-                await asyncio.sleep(0.0005)
+                await asyncio.sleep(self.call_s)
                 self.end(answer)
                 since = time.monotonic()
             elif self.over(answer, since):
@@ -115,6 +116,8 @@ def until_denied(kind: str, url: str, run: str, truth: Truth, words: list[str]) 
     ledger = open_ledger(url)
     assert isinstance(ledger, LeasedLedger)
     spender = Spender(ledger, run, truth, int(words[1]), words[2:])
+    if kind == "killed":
+        spender.call_s = 0.02
     print("ready", ledger.producer, flush=True)
     sys.stdin.readline()  # all begin together
     if kind != "tasks":
@@ -214,7 +217,8 @@ def main() -> None:
     kind, url, run, truth, *words = sys.argv[1:]
     sys.setswitchinterval(0.001)
     if kind == "killed":
-        redis._LEASE_MS, scope.USABLE_S, scope.RENEW_S = 1000, 0.8, 0.3  # type: ignore[misc]
+        redis._LEASE_MS = sqlite._LEASE_MS = 1000  # type: ignore[misc]
+        scope.USABLE_S, scope.RENEW_S = 0.8, 0.3  # type: ignore[misc]
     if kind == "forks":
         forks(url, run, Truth(truth), words)
     elif kind == "closes":

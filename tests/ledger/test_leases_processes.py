@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spanledger.ledger.leases import LeasedLedger
-from spanledger.ledger.protocol import LimitedScope, open_ledger
+from spanledger.ledger.protocol import open_ledger
 
 USD = 10**9
 LIMIT = 10 * USD
@@ -31,9 +30,16 @@ def run() -> str:
     return uuid.uuid4().hex
 
 
-def truth(directory: Path) -> int:
+def truth(directory: Path, which: str = "truth-*") -> int:
     """What the workers really spent."""
-    return sum(int(line) for path in directory.glob("truth-*") for line in path.read_text().split())
+    return sum(int(line) for path in directory.glob(which) for line in path.read_text().split())
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
 
 
 def ready(worker: "subprocess.Popen[str]") -> str:
@@ -43,14 +49,22 @@ def ready(worker: "subprocess.Popen[str]") -> str:
     return name
 
 
-def all_spend(workers: "list[subprocess.Popen[str]]") -> list[dict[str, float]]:
-    for worker in workers:
-        ready(worker)
+def go(workers: "list[subprocess.Popen[str]]") -> None:
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
         worker.stdin.flush()
+
+
+def ends(workers: "list[subprocess.Popen[str]]") -> list[dict[str, float]]:
     return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+
+
+def all_spend(workers: "list[subprocess.Popen[str]]") -> list[dict[str, float]]:
+    for worker in workers:
+        ready(worker)
+    go(workers)
+    return ends(workers)
 
 
 def start_spenders(
@@ -87,41 +101,31 @@ def test_wrong_estimates_pass_it_by_little(
     assert 9.5 * USD <= truth(tmp_path) <= LIMIT + in_flight
 
 
-def test_killed_workers_are_counted_and_replayed(
-    worker: Worker, shared_redis: object, run: str, tmp_path: Path
-) -> None:
-    url = shared_redis.url  # type: ignore[attr-defined]
-    killed = [
-        worker("killed", url, run, tmp_path / f"truth-{i}", 4, 10**6 * USD, 1000, "1", 2)
-        for i in range(4)
-    ]
-    names = [ready(one) for one in killed]
-    for one in killed:
-        assert one.stdin is not None
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    time.sleep(0.6)
-    for one in killed:
+def test_four_of_eight_are_killed(worker: Worker, url: str, run: str, tmp_path: Path) -> None:
+    """The others use what is left of the limit, and the journals of the killed make the books exact."""
+    price = USD // 400
+    words = (4, LIMIT, price, "1", 5)
+    workers = [worker("killed", url, run, tmp_path / f"truth-{i}", *words) for i in range(8)]
+    names = [ready(one) for one in workers]
+    go(workers)
+    wait_until(lambda: truth(tmp_path) > 3 * USD)
+    for one in workers[:4]:
         one.kill()
         one.wait()
+    assert truth(tmp_path) < LIMIT // 2  # the rest is for the others
+    true = {names[i]: truth(tmp_path, f"truth-{i}") for i in range(4)}
+    ends(workers[4:])
+    assert truth(tmp_path) - sum(true.values()) > LIMIT // 2
+
     ledger = open_ledger(url)
-    assert isinstance(ledger, LeasedLedger)
-    key = f"scope0|{run}"
-    true = {
-        name: sum(map(int, (tmp_path / f"truth-{i}").read_text().split()))
-        for i, name in enumerate(names)
-    }
-    deadline = time.monotonic() + 20
-    open_names = dict(true)
-    while open_names:  # until the store has them as dead
-        assert time.monotonic() < deadline
-        ledger.add([LimitedScope(key, 10**6 * USD, time.time() + 86400, "closed")], 0)
-        time.sleep(0.2)
-        if ledger.state([key])[key].held == 0:
-            for name, cum in true.items():
-                if key in ledger.replay(name, {key: cum}):
-                    open_names.pop(name, None)
-    assert ledger.state([key])[key].spent == truth(tmp_path)
+    keys = [f"scope{i}|{run}" for i in range(5)]
+    # What the killed had in flight counts as spent; what they had not told is not known yet, and beyond the limit.
+    for spent, held, _ in ledger.state(keys).values():
+        assert 9.5 * USD <= spent <= LIMIT
+        assert held == 0
+    for name, cum in true.items():
+        assert set(ledger.replay(name, dict.fromkeys(keys, cum))) == set(keys)
+    assert set(ledger.state(keys).values()) == {(truth(tmp_path), 0, False)}
     ledger.close()
 
 
