@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from spanledger.api import attribute, feature
+from spanledger.api import BudgetExceeded, attribute, feature
 from spanledger.instrumentation.metered import metered
 
 
@@ -20,8 +20,12 @@ def call(tenant: str = "acme") -> None:
 
 
 def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    call()
-    start_response("200 OK", [("Content-Type", "text/plain")])
+    status = "200 OK"
+    try:
+        call()
+    except BudgetExceeded:
+        status = "402 Payment Required"
+    start_response(status, [("Content-Type", "text/plain")])
     return [str(os.getpid()).encode()]
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,10 @@ def ask(url: str, times: int = 1, seconds: float = 60) -> list[int]:
             try:
                 with urllib.request.urlopen(url, timeout=10) as answer:
                     return int(answer.read())
+            except urllib.error.HTTPError as refused:
+                if refused.code != 402:
+                    raise
+                return int(refused.read())
             except OSError:  # a worker that is being replaced: ask again
                 if time.monotonic() > deadline:
                     raise
