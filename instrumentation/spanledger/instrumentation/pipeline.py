@@ -7,6 +7,7 @@ yields SEND.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import time
@@ -234,7 +235,11 @@ async def _wait_for(step: float | Offload) -> Any:
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.wait((working,))  # the thread may get a permit yet, which has to be ended
+        # The thread may get a permit yet, which has to be ended; however often it is cancelled
+        # meanwhile, as anyio's scopes do in each turn of the loop.
+        while not working.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((working,))
         working.exception()
         raise
 
