@@ -115,9 +115,10 @@ def new_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 NewRedis = Callable[..., RedisServer]
 
 
-def _cluster(make: NewRedis) -> list[RedisServer]:
-    """Three servers that share the slots among them."""
-    nodes = [make("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)]
+def _cluster(make: NewRedis, more: Callable[[], tuple[str, ...]] = lambda: ()) -> list[RedisServer]:
+    """Three servers that share the slots among them; each has what `more` says for options, too."""
+    clustered = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+    nodes = [make(*clustered, *more()) for _ in range(3)]
     bounds = (0, 5461, 10923, 16384)
     for i, node in enumerate(nodes):
         node.command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
@@ -155,11 +156,11 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def new_cluster(new_redis: NewRedis) -> Callable[[], tuple[str, list[RedisServer]]]:
+def new_cluster(new_redis: NewRedis) -> Callable[..., tuple[str, list[RedisServer]]]:
     """Makes clusters of three nodes that a test may harm: URL and nodes."""
 
-    def make() -> tuple[str, list[RedisServer]]:
-        nodes = _cluster(new_redis)
+    def make(more: Callable[[], tuple[str, ...]] = lambda: ()) -> tuple[str, list[RedisServer]]:
+        nodes = _cluster(new_redis, more)
         return cluster_url(nodes), nodes
 
     return make
