@@ -86,6 +86,9 @@ class Load:
             self.calls += 1
             self.spent += 90
         answer.settle(90)
+        for spent, held, _ in self.ledger.known([scope.key for scope in self.scopes]).values():
+            assert spent >= 0
+            assert held >= 0
 
     def __enter__(self) -> Self:
         for thread in self._threads:

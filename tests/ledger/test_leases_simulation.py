@@ -92,12 +92,14 @@ class Leases(RuleBasedStateMachine):
         scope = self.scope_of(client)
         client.seq += 1
         report = scope.report(client.name, client.seq, self.now, final=final)
+        assert min(report[2:]) >= 0
         assert report.keep >= report.cum + report.inflight
         client.awaited = Message(client, scope, report, self.now, final=final)
         return client.awaited
 
     def arrive(self, message: Message) -> None:
         (grant,) = self.store.book([message.report], self.ms)
+        assert min(grant) >= 0
         if not grant.stale:
             assert grant.cap >= message.report.keep
             self.booked[message.client.name] = (message.report.cum, message.report.inflight)
@@ -228,6 +230,20 @@ class Leases(RuleBasedStateMachine):
         everybody = [*getattr(self, "clients", ()), *self.dead]
         total = sum(client.total for client in everybody)
         assert total <= LIMIT + self.unreported
+
+    @invariant()
+    def nothing_is_negative(self) -> None:
+        """Of what anybody is told, that is: the store's `live` is, where one that was reaped with calls in flight is back."""
+        (totals,) = self.store.read([KEY])
+        assert min(totals) >= 0
+        for _, record in self.store._books[KEY].all() if KEY in self.store._books else ():
+            assert min(record) >= 0
+        for client in getattr(self, "clients", ()):
+            if (scope := client.scope) is not None:
+                assert 0 <= scope.cum <= scope.used
+                assert min(scope.cap, *scope.state(down=False)) >= 0
+            if client.rested is not None:
+                assert min(client.rested) >= 0
 
     @precondition(lambda self: hasattr(self, "clients"))
     @rule()
