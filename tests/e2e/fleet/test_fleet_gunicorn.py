@@ -11,7 +11,7 @@ from fleet_programs import BIN, ask, journal, launched, prometheus_config
 from otlp_sink import Sink
 from stack_programs import free_port, get, program, prometheus, wait_for
 
-WORKERS, CALLS = 4, 120
+WORKERS, CALLS = 4, 667
 
 
 @pytest.fixture
