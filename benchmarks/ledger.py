@@ -1,10 +1,11 @@
 """What the ledger costs, and what it holds: `python benchmarks/ledger.py [--quick]`.
 
-Starts a redis-server of its own on a loopback port. Each figure stands beside that of a usual way,
+Starts Redis servers of its own on loopback ports. Each figure stands beside that of a usual way,
 measured in the same run, for machines differ: what counts are the ratios.
 """
 
 import argparse
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -16,8 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from random import uniform
 from typing import Any, Final, NamedTuple
 
@@ -28,42 +31,83 @@ from rich.table import Table
 from spanledger.ledger.leases import LeasedLedger
 from spanledger.ledger.protocol import Denied, LimitedScope, open_ledger
 from spanledger.ledger.redis import RedisStore
+from spanledger.ledger.sqlite import SqliteStore
+from spanledger.ledger.store import Store
 
 USD: Final = 10**9
 LIMIT: Final = 10 * USD
 PRICE: Final = USD // 40
 PROCESSES: Final = 8
 THREADS: Final = 8
+TASKS: Final = 64
 SCOPES: Final = 5
 CALL_S: Final = 0.02
 """How long a call to the provider takes here: between the check and the addition."""
 
-console: Final = Console(width=110)
+console: Final = Console(width=120)
 
 Spawn: Final = multiprocessing.get_context("spawn")
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 @contextlib.contextmanager
-def redis_server() -> Generator[str]:
-    """A redis-server on a free port; its URL."""
+def redis_server(*options: str) -> Generator[int]:
+    """A redis-server on a free port, which it gives."""
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("this benchmark needs redis-server (Debian: apt-get install redis-server)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with tempfile.TemporaryDirectory() as directory:
         server = subprocess.Popen(
-            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options],
             cwd=directory,
             stdout=subprocess.DEVNULL,
         )
         try:
             time.sleep(0.5)
-            yield f"redis://127.0.0.1:{port}/0"
+            yield port
         finally:
             server.kill()
             server.wait()
+
+
+@contextlib.contextmanager
+def redis_cluster() -> Generator[str]:
+    """Three servers that share the slots; their URL."""
+    buses = free_ports(3)
+    bounds = (0, 5461, 10923, 16384)
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(
+                redis_server("--cluster-enabled", "yes", "--cluster-port", str(bus))
+            )
+            for bus in buses
+        ]
+        nodes = [stack.enter_context(Redis(port=port, protocol=2)) for port in ports]
+        for i, node in enumerate(nodes):
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
+            node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+            node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], buses[0])
+        time.sleep(3)
+        yield f"redis+cluster://127.0.0.1:{ports[0]}/0"
+
+
+@contextlib.contextmanager
+def stores() -> Generator[dict[str, str]]:
+    """The URLs of what processes can share."""
+    with redis_server() as port, redis_cluster() as cluster, tempfile.TemporaryDirectory() as here:
+        yield {
+            "Redis": f"redis://127.0.0.1:{port}/0",
+            "SQLite": f"sqlite:///{here}/ledger.db",
+            "Redis cluster of three": cluster,
+        }
 
 
 def scopes(run: str, limit: int, count: int = SCOPES) -> list[LimitedScope]:
@@ -75,14 +119,25 @@ def scopes(run: str, limit: int, count: int = SCOPES) -> list[LimitedScope]:
 # -- latency ---------------------------------------------------------------------------------------
 
 
-class CountingStore(RedisStore):
-    """Counts the round trips."""
+class Counting:
+    """A store that counts the round trips."""
 
-    trips = 0
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.trips = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     def sync(self, reports: Any) -> Any:
         self.trips += 1
-        return super().sync(reports)
+        return self._store.sync(reports)
+
+
+def counting(url: str) -> Any:
+    if url.startswith("sqlite"):
+        return Counting(SqliteStore(Path(url.removeprefix("sqlite:///"))))
+    return Counting(RedisStore(url))
 
 
 @dataclass
@@ -107,7 +162,7 @@ def measure(calls: int, call: Callable[[], object], trips: Callable[[], int]) ->
 
 
 def leased(url: str, calls: int) -> Speed:
-    store = CountingStore(url)
+    store = counting(url)
     ledger = LeasedLedger(store)
     limited = scopes(f"speed{os.getpid()}", 10**6 * USD)
 
@@ -126,7 +181,7 @@ def leased(url: str, calls: int) -> Speed:
 
 def first(url: str, calls: int) -> Speed:
     """Scopes that nobody used before: there is no lease yet."""
-    store = CountingStore(url)
+    store = counting(url)
     ledger = LeasedLedger(store)
     fresh = iter([scopes(f"first{i}", LIMIT) for i in range(calls)])
 
@@ -186,23 +241,24 @@ def spread(target: Callable[..., None], *args: object) -> list[Any]:
     return found
 
 
-def speeds(url: str, calls: int) -> None:
+def speeds(urls: Mapping[str, str], calls: int) -> None:
     table = Table("", "p50 µs", "p99 µs", "round trips a call", title=f"{SCOPES} scopes a call")
-    ours, theirs = leased(url, calls), strict(url, calls // 10)
-    new = first(url, calls // 100)
-    for name, speed, count in (
-        ("leases: reserve + settle", ours, calls),
-        ("leases: the first call of five scopes", new, calls // 100),
-        ("a Lua script a call", theirs, calls // 10),
+    url = urls["Redis"]
+    ours = {name: leased(one, calls) for name, one in urls.items()}
+    new, theirs = first(url, calls // 100), strict(url, calls // 10)
+    for name, speed in (
+        *((f"leases, {name}: reserve + settle", speed) for name, speed in ours.items()),
+        ("leases, Redis: the first call of five scopes", new),
+        ("a Lua script a call", theirs),
     ):
         table.add_row(
             name,
             f"{speed.micros(0.5):.1f}",
             f"{speed.micros(0.99):.1f}",
-            f"{speed.trips / count:.5f}",
+            f"{speed.trips / len(speed.seconds):.5f}",
         )
     console.print(table)
-    console.print(f"ratio of the p50s: {theirs.micros(0.5) / ours.micros(0.5):.0f}")
+    console.print(f"ratio of the p50s: {theirs.micros(0.5) / ours['Redis'].micros(0.5):.0f}")
     ends = spread(all_at_once, url, calls)
     rate = PROCESSES * calls / max(took for took, _ in ends)
     console.print(
@@ -219,109 +275,136 @@ class Trial(NamedTuple):
 
     way: str
     url: str
+    tasks: bool
     run: str
     wrong: bool
 
-    def pay(self) -> int:
-        """Make the call; what it cost."""
-        time.sleep(CALL_S * uniform(0.5, 1.5))
+    def costs(self) -> int:
         return int(PRICE / (uniform(0.7, 1.6) if self.wrong else 1))
 
 
-def by_leases(trial: Trial) -> Callable[[], int | None]:
+Take = Callable[[], Callable[[int], object] | None]
+"""Asks for leave to make a call: what books its cost, or None where the limit is reached."""
+
+
+def by_leases(trial: Trial) -> Take:
     """Reserve, make the call, settle."""
     ledger = open_ledger(trial.url)
     limited = scopes(trial.run, LIMIT)
 
-    def call() -> int | None:
+    def take() -> Callable[[int], object] | None:
         since = time.monotonic()
         while isinstance(answer := ledger.reserve(limited, PRICE), Denied):
             full = answer.spent + answer.held + PRICE > LIMIT
             if (full and not answer.unverified) or time.monotonic() - since > 3:
                 return None
             time.sleep(0.01)
-        actual = trial.pay()
-        answer.settle(actual)
-        return actual
+        return answer.settle
 
-    return call
+    return take
 
 
-def by_check(trial: Trial) -> Callable[[], int | None]:
+def by_check(trial: Trial) -> Take:
     """Look at the counter, make the call, add to the counter."""
     client = Redis.from_url(trial.url, protocol=2)
 
-    def call() -> int | None:
+    def take() -> Callable[[int], object] | None:
         if int(client.get(trial.run) or 0) + PRICE > LIMIT:
             return None
-        actual = trial.pay()
-        client.incrby(trial.run, actual)
-        return actual
+        return lambda actual: client.incrby(trial.run, actual)
 
-    return call
+    return take
 
 
-def by_batches(trial: Trial) -> Callable[[], int | None]:
+def by_batches(trial: Trial) -> Take:
     """Count here, and add to the counter every 100 ms."""
     client = Redis.from_url(trial.url, protocol=2)
     lock = threading.Lock()
     known = pending = 0
     flushed = time.monotonic()
 
-    def call() -> int | None:
+    def add(actual: int) -> None:
+        nonlocal pending
+        with lock:
+            pending += actual
+
+    def take() -> Callable[[int], object] | None:
         nonlocal known, pending, flushed
         with lock:
             if time.monotonic() - flushed > 0.1:
                 known, pending, flushed = client.incrby(trial.run, pending), 0, time.monotonic()
-            if known + pending + PRICE > LIMIT:
-                return None
-        actual = trial.pay()
-        with lock:
-            pending += actual
-        return actual
+            return None if known + pending + PRICE > LIMIT else add
 
-    return call
+    return take
 
 
 WAYS: Final = {"leases": by_leases, "check, then add": by_check, "batched counters": by_batches}
 
 
-def spend(trial: Trial, ready: Any, go: Any, results: Any) -> None:
-    """One of the processes that spend until the limit is reached."""
-    call = WAYS[trial.way](trial)
-    amounts: list[int] = []
-
+def in_threads(trial: Trial, take: Take, amounts: list[int]) -> None:
     def work() -> None:
-        while (actual := call()) is not None:
-            amounts.append(actual)
+        while (book := take()) is not None:
+            time.sleep(CALL_S * uniform(0.5, 1.5))
+            amounts.append(trial.costs())
+            book(amounts[-1])
 
     threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    ready.release()
-    go.wait()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+async def in_tasks(trial: Trial, take: Take, amounts: list[int]) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(TASKS))
+
+    async def work() -> None:
+        while (book := await asyncio.to_thread(take)) is not None:
+            await asyncio.sleep(CALL_S * uniform(0.5, 1.5))
+            actual = trial.costs()
+            amounts.append(actual)
+            await asyncio.to_thread(book, actual)
+
+    await asyncio.gather(*(work() for _ in range(TASKS)))
+
+
+def spend(trial: Trial, ready: Any, go: Any, results: Any) -> None:
+    """One of the processes that spend until the limit is reached."""
+    take = WAYS[trial.way](trial)
+    amounts: list[int] = []
+    ready.release()
+    go.wait()
+    if trial.tasks:
+        asyncio.run(in_tasks(trial, take, amounts))
+    else:
+        in_threads(trial, take, amounts)
     results.put(sum(amounts))
 
 
-def overshoot(url: str, repeats: int) -> None:
+def overshoot(urls: Mapping[str, str], repeats: int) -> None:
     table = Table(
+        f"{PROCESSES} processes of",
         "",
         "estimates are upper bounds",
         "estimates are 0.7 to 1.6 of the actual",
-        title=f"spent of 10 USD, 0.025 USD a call, {PROCESSES} processes of {THREADS} threads",
+        title="spent of 10 USD, 0.025 USD a call",
     )
-    for way in WAYS:
-        cells: list[str] = []
-        for wrong in (False, True):
-            totals = [
-                sum(spread(spend, Trial(way, url, f"{way}{wrong}{i}", wrong))) / USD
-                for i in range(repeats)
-            ]
-            over = max(0.0, max(totals) / 10 - 1)
-            cells.append(f"{min(totals):.3f} to {max(totals):.3f} ({over:.2%} over)")
-        table.add_row(way, *cells)
+    for tasks, of in ((False, f"{THREADS} threads"), (True, f"{TASKS} tasks")):
+        for way, store in (
+            *(("leases", store) for store in urls),
+            ("check, then add", "Redis"),
+            ("batched counters", "Redis"),
+        ):
+            cells: list[str] = []
+            for wrong in (False, True):
+                runs = [f"{way}{tasks}{wrong}{i}" for i in range(repeats)]
+                totals = [
+                    sum(spread(spend, Trial(way, urls[store], tasks, run, wrong))) / USD
+                    for run in runs
+                ]
+                over = max(0.0, max(totals) / 10 - 1)
+                cells.append(f"{min(totals):.3f} to {max(totals):.3f} ({over:.2%} over)")
+            table.add_row(of, f"{way}, {store}", *cells)
     console.print(table)
 
 
@@ -364,10 +447,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(
         f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"
     )
-    with redis_server() as url:
-        speeds(url, 20_000 if quick else 200_000)
-        overshoot(url, 1 if quick else 3)
-        sizes(url, 10_000 if quick else 100_000)
+    with stores() as urls:
+        speeds(urls, 20_000 if quick else 200_000)
+        overshoot(urls, 1 if quick else 3)
+        sizes(urls["Redis"], 10_000 if quick else 100_000)
 
 
 if __name__ == "__main__":
