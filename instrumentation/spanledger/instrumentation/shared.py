@@ -80,15 +80,7 @@ def _shared_call(
     *,
     nowait: bool,
 ) -> Flow:
-    key: str | None = None  # without one the call is made alone
-    with swallow("cache.key"):
-        key = layer.key(
-            rule,
-            provider=call.request.provider,
-            operation=call.request.operation,
-            request=content,
-            tenant=call.paid.attribution.tenant,
-        )
+    key = _key(call, layer, rule, content)
     lead = Lead()  # alone, until the layer gives one
     try:
         answer = yield Offload(
@@ -122,6 +114,24 @@ def _shared_call(
         raise
     if isinstance(result, Failed):
         return (yield from _failed(call, reader, lead, result.error))
+    return (yield from _completed(call, reader, lead, result))
+
+
+def _key(call: Call, layer: DataLayer, rule: Rule, content: Mapping[str, object]) -> str | None:
+    """The entry's key; without one the call is made alone."""
+    with swallow("cache.key"):
+        return layer.key(
+            rule,
+            provider=call.request.provider,
+            operation=call.request.operation,
+            request=content,
+            tenant=call.paid.attribution.tenant,
+        )
+    return None
+
+
+def _completed(call: Call, reader: DataReader, lead: Lead, result: object) -> Flow:
+    """Book the call, and let the others have its result."""
     with swallow("completed"):
         result = reader.completed(call, result)
         if hasattr(type(result), "__await__"):  # what it comes to is its caller's alone
