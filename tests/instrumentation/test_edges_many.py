@@ -106,6 +106,8 @@ def test_nothing_is_left_of_5000_calls_and_1000_streams(books: Books) -> None:
                 next(geocode())
         calls.requests.clear()
         streams.requests.clear()
+        assert flush_streams()
+        assert books.engine.flush()  # what waits to be written is not left over
         alive = _alive()
         assert books.engine.flush()  # also what the collector has just found
         return alive
