@@ -26,6 +26,7 @@ from spanledger.instrumentation.call import Call
 from spanledger.instrumentation.request import NOTHING_READ, Reading
 
 LONGEST_BODY: Final = 32 * 1024 * 1024
+_WATCHING: Final = swallow("stream chunk")  # entered for every chunk: made once
 """Bytes of a body kept to read its usage, where the user reads the bytes himself."""
 
 
@@ -94,14 +95,11 @@ class LiveStream:
             self._unwatched = False
             self.call.first_chunk()
         reader = self.reader
-        try:
+        wanted = True  # where it cannot be read, too
+        with _WATCHING:
             wanted = reader.observe(chunk)
             if reader.complete:
                 self.end()
-        except Exception:
-            with swallow("stream chunk"):
-                raise
-            return True
         return wanted
 
     def end(self) -> None:

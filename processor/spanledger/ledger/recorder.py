@@ -193,17 +193,18 @@ class Recorder:
         waiting = self._unwritten
         while waiting:
             batch = [waiting.popleft() for _ in range(min(len(waiting), _BATCH))]
+            lost = len(batch)
             try:
                 self._journal.append(batch)
+                lost = 0
             except JournalError as error:
                 waiting.extendleft(reversed(batch))
+                lost = 0
                 self._say(error)
                 return False
-            except Exception:
-                self._lose(
-                    len(batch)
-                )  # a defect of ours: with these entries it would fail for ever
-                raise
+            finally:
+                if lost:  # a defect of ours: with these entries it would fail for ever
+                    self._lose(lost)
         self._failing_since = None
         return True
 

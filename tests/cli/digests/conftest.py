@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
-from spanledger.cli.main import main
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.journal import open_journal
 
@@ -117,22 +116,6 @@ def books(tmp_path: Path) -> Callable[..., None]:
     return write
 
 
-@pytest.fixture
-def spanledger(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command: exit code, output, errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as end:  # argparse's
-            code = int(end.code or 0)
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def days() -> Any:
     """Nine days of metrics, known to the cent: a restart and a new tenant in them."""
@@ -143,18 +126,5 @@ def days() -> Any:
 def prometheus(days: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus that holds the nine days."""
     folder = tmp_path_factory.mktemp("prometheus")
-    stack.program("prometheus")
-    (folder / "days.txt").write_text(days.openmetrics())
-    stack.run(
-        stack.program("promtool"),
-        *("tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=500h", "-q"),
-        *(str(folder / "days.txt"), str(folder / "data")),
-    )
-    (folder / "prometheus.yml").write_text("{}")
-    with stack.prometheus(
-        folder / "prometheus.yml",
-        folder / "data",
-        "--storage.tsdb.retention.time=100y",
-        log=folder / "log",
-    ) as address:
+    with stack.prometheus_with(days.openmetrics(), folder) as address:
         yield address

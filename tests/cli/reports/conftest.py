@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from spanledger.api.values import Attribution, Charge, Ending, PaidCall, Usage
-from spanledger.cli.main import main
 from spanledger.ledger.entry import Entry
 from spanledger.ledger.journal import open_journal
 
@@ -143,17 +142,7 @@ def august(books: Callable[[list[Entry]], None]) -> None:
 
 @pytest.fixture
 def spanledger(
-    path: Path, capsys: pytest.CaptureFixture[str]
+    path: Path, spanledger: Callable[..., tuple[int, str, str]]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command: exit code, output, errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as end:  # argparse's
-            code = int(end.code or 0)
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    return run
+    """Run a command on the journal at `path`."""
+    return spanledger
